@@ -1,0 +1,109 @@
+"""Face-LLaVA, as in figure 2 of the paper: towers, projector, landmark branch, splice, decoder."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from ..axes import Batch, KVCache, Media
+from ..config import ModelConfig, TowerConfig
+from .landmarks import LandmarkCrossAttention, landmark_projector
+from .layers import Init, Projector
+from .llama import Decoder
+from .vit import VisionTower
+
+
+class FaceLlava(nnx.Module):
+    """media -> tower -> projector -> h_v; landmarks -> FRLP -> h_l; FRGCA(h_v, h_l) -> splice -> Llama -> logits."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        init = Init(rngs, config.initializer_range, config.dtype)
+        width = config.decoder.hidden_size
+        self.config = config
+        self.image_tower = config.image_tower and VisionTower(config.image_tower, init)
+        self.video_tower = config.video_tower and VisionTower(config.video_tower, init)
+        self.mm_projector = config.tower_width and Projector(config.mm_projector, config.tower_width, width, init)
+        if config.landmarks:
+            self.landmarks_projector = landmark_projector(config.landmarks.landmarks_projector, width, init)
+            self.global_landmarks_projector = landmark_projector(
+                config.landmarks.global_landmarks_projector, width, init
+            )
+            self.landmarks_cross_attn = LandmarkCrossAttention(config.landmarks, width, init)
+        self.decoder = Decoder(config.decoder, init)
+
+    def __call__(
+        self,
+        batch: Batch,
+        cache: KVCache | None = None,
+    ) -> tuple[Float[Array, "B L D"], KVCache | None]:
+        """Final hidden states of whole prompts, from position 0 on; `cache`, where given, is filled from slot 0."""
+        embeds_BLD = self.splice(batch, self.encode(batch))
+        slots = batch.tokens.shape[1] if cache is None else cache.k.shape[2]
+        mask_BLS = causal_mask(jnp.asarray(batch.lengths), batch.tokens.shape[1], slots)
+        positions_BL = jnp.broadcast_to(jnp.arange(batch.tokens.shape[1]), batch.tokens.shape)
+        return self.decoder(embeds_BLD, positions_BL, mask_BLS, cache)
+
+    def encode(self, batch: Batch) -> Float[Array, "B E D"] | None:
+        """Visual tokens of each sample: those of its images, then those of its clips; None without any."""
+        parts = [
+            self.encode_media(tower, media)
+            for tower, media in ((self.image_tower, batch.images), (self.video_tower, batch.videos))
+            if media is not None
+        ]
+        return jnp.concatenate(parts, axis=1) if parts else None
+
+    def encode_media(self, tower: VisionTower, media: Media) -> Float[Array, "B E D"]:
+        """The visual tokens of every medium, frame after frame."""
+        b, m, *_ = media.pixels.shape
+        pixels_BTYX3, z_BTK2 = (jnp.reshape(x, (b * m, *x.shape[2:])) for x in (media.pixels, media.landmarks))
+        h_BTPD = self.mm_projector(tower(pixels_BTYX3))
+        if self.config.landmarks:
+            has_B111 = jnp.reshape(media.has_landmarks, (b * m, 1, 1, 1))
+            tokens_BTRD, global_BTRD = self.landmark_tokens(z_BTK2)
+            h_BTPD = jnp.where(has_B111, self.landmarks_cross_attn(h_BTPD, tokens_BTRD, z_BTK2), h_BTPD)
+            if self.config.landmarks.use_landmark_tokens:
+                h_BTPD = jnp.concatenate([h_BTPD, global_BTRD.astype(h_BTPD.dtype)], axis=2)
+        return h_BTPD.reshape(b, -1, h_BTPD.shape[-1])
+
+    def landmark_tokens(
+        self, z_BTK2: Float[Array, "B T K 2"]
+    ) -> tuple[Float[Array, "B T R D"], Float[Array, "B T _ D"]]:
+        """FRLP: the landmark tokens h_l = local + global, and the global ones alone (paper section 3.2)."""
+        global_BTRD = self.global_landmarks_projector(z_BTK2)
+        return self.landmarks_projector(z_BTK2) + global_BTRD, global_BTRD
+
+    def splice(self, batch: Batch, visual_BED: Float[Array, "B E D"] | None) -> Float[Array, "B L D"]:
+        """The decoder's input: a token's embedding, or the visual token that the position points at."""
+        embeds_BLD = self.decoder.embed_tokens(jnp.asarray(batch.tokens))
+        if visual_BED is None:
+            return embeds_BLD
+        index_BL1 = jnp.asarray(batch.visual_index)[..., None]
+        gathered_BLD = jnp.take_along_axis(visual_BED, jnp.maximum(index_BL1, 0), axis=1)
+        return jnp.where(index_BL1 >= 0, gathered_BLD.astype(embeds_BLD.dtype), embeds_BLD)
+
+
+def causal_mask(lengths_B: Int[Array, " B"], length: int, slots: int) -> Bool[Array, "B L S"]:
+    """Queries at positions 0 to L - 1 see the keys up to their own, of the prompt's true length."""
+    query_L1, key_S = jnp.arange(length)[:, None], jnp.arange(slots)
+    return (key_S <= query_L1) & (key_S < lengths_B[:, None, None])
+
+
+def abstract_model(config: ModelConfig) -> FaceLlava:
+    """The model with shapes for arrays: nothing is allocated, whatever the size."""
+    return nnx.eval_shape(lambda: FaceLlava(config, nnx.Rngs(0)))
+
+
+def abstract_params(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path -> shape of every parameter, in float32; `layers` in a path stands for a leading layer axis."""
+    return {
+        "/".join(map(str, path)): jax.ShapeDtypeStruct(param.shape, param.dtype)
+        for path, param in nnx.to_flat_state(nnx.state(abstract_model(config), nnx.Param))
+    }
+
+
+def build_model(config: ModelConfig, params: dict[str, jax.Array]) -> FaceLlava:
+    """The model with these parameters, by path; the paths must be those of `abstract_params`."""
+    graphdef, state = nnx.split(abstract_model(config), nnx.Param)
+    for path, param in nnx.to_flat_state(state):
+        param.set_value(params["/".join(map(str, path))])
+    return nnx.merge(graphdef, state)

@@ -1,0 +1,120 @@
+"""Pieces that the towers, the landmark branch and the decoder share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ..config import Activation, projector_depth
+
+ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "silu": jax.nn.silu,
+}
+
+
+def symmetric_uniform(bound: float) -> nnx.Initializer:
+    """Uniform numbers between -bound and bound."""
+    return lambda key, shape, dtype=jnp.float32, out_sharding=None: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class Init:
+    """What building a module needs beside its config: random streams, initial deviation, compute dtype.
+
+    Parameters are made in float32; loading gives them the dtype asked for. Arithmetic runs in `dtype`, with softmax,
+    norms and logits in float32.
+    """
+
+    def __init__(self, rngs: nnx.Rngs, stddev: float, dtype: str) -> None:
+        self.rngs = rngs
+        self.stddev = stddev
+        self.dtype = jnp.dtype(dtype)
+
+    def linear(
+        self, inputs: int, outputs: int, *, bias: bool = True, kernel_init: nnx.Initializer | None = None
+    ) -> nnx.Linear:
+        return nnx.Linear(
+            inputs,
+            outputs,
+            use_bias=bias,
+            kernel_init=kernel_init or nnx.initializers.normal(self.stddev),
+            dtype=self.dtype,
+            rngs=self.rngs,
+        )
+
+    def layer_norm(self, width: int, eps: float) -> nnx.LayerNorm:
+        # The fast variance, E[x^2] - E[x]^2, cancels in float32: parity needs the two-pass one.
+        return nnx.LayerNorm(width, epsilon=eps, dtype=self.dtype, use_fast_variance=False, rngs=self.rngs)
+
+    def rms_norm(self, width: int, eps: float) -> nnx.RMSNorm:
+        return nnx.RMSNorm(width, epsilon=eps, dtype=self.dtype, rngs=self.rngs)
+
+    def normal(self, *shape: int) -> nnx.Param:
+        return nnx.Param(self.stddev * jax.random.normal(self.rngs.params(), shape))
+
+    def stack(self, layer: Callable[["Init"], nnx.Module], length: int) -> nnx.Module:
+        """`length` layers as one module whose parameters have a leading layer axis, for `scan_layers`."""
+
+        @nnx.split_rngs(splits=length)
+        @nnx.vmap
+        def make(rngs: nnx.Rngs) -> nnx.Module:
+            return layer(Init(rngs, self.stddev, self.dtype.name))
+
+        return make(self.rngs)
+
+
+def scan_layers(layers: nnx.Module, step: Callable[[Any, Any], Any], carry: Any) -> Any:
+    """Runs stacked layers one after another, compiled once: carry = step(layer, carry)."""
+    graphdef, params = nnx.split(layers)
+
+    def body(carry: Any, params: Any) -> tuple[Any, None]:
+        return step(nnx.merge(graphdef, params), carry), None
+
+    return jax.lax.scan(body, carry, params)[0]
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with biases, from `q` to `k = v`; `output` says whether an output projection follows."""
+
+    def __init__(
+        self, width: int, num_heads: int, init: Init, *, output: bool = True, kernel_init: nnx.Initializer | None = None
+    ) -> None:
+        self.num_heads = num_heads
+        self.q_proj = init.linear(width, width, kernel_init=kernel_init)
+        self.k_proj = init.linear(width, width, kernel_init=kernel_init)
+        self.v_proj = init.linear(width, width, kernel_init=kernel_init)
+        self.out_proj = init.linear(width, width) if output else None
+
+    def __call__(
+        self,
+        q: Float[Array, "*batch L C"],
+        kv: Float[Array, "*batch S C"],
+        bias: Float[Array, "*batch L S"] | None = None,
+    ) -> Float[Array, "*batch L C"]:
+        """`bias` is added to the scores of every head before the softmax."""
+        q_BLNH, k_BSNH, v_BSNH = (
+            proj(x).reshape(-1, x.shape[-2], self.num_heads, x.shape[-1] // self.num_heads)
+            for proj, x in ((self.q_proj, q), (self.k_proj, kv), (self.v_proj, kv))
+        )
+        bias_B1LS = None if bias is None else bias.reshape(-1, 1, *bias.shape[-2:])
+        out_BLNH = jax.nn.dot_product_attention(q_BLNH, k_BSNH, v_BSNH, bias=bias_B1LS)
+        out = out_BLNH.reshape(q.shape)
+        return out if self.out_proj is None else self.out_proj(out)
+
+
+class Projector(nnx.Module):
+    """`linear`, `mlpNx_gelu` (N layers with exact GELU between them) or `identity`."""
+
+    def __init__(self, kind: str, inputs: int, outputs: int, init: Init) -> None:
+        depth = projector_depth(kind, also="identity")
+        widths = [inputs] + [outputs] * depth
+        self.linears = nnx.List([init.linear(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        for i, linear in enumerate(self.linears):
+            x = linear(ACTIVATIONS["gelu"](x) if i else x)
+        return x

@@ -28,6 +28,7 @@ AXES = {
     "S": "cache slots",
     "V": "vocabulary",
     "E": "visual tokens of a sample",
+    "A": "answer slots",
     "I": "layers",
 }
 
@@ -47,7 +48,8 @@ class Batch(NamedTuple):
     """Prompts with their media, right-padded to a common length.
 
     `visual_index` is -1 where a position carries the token of `tokens`, and else the index of one of the sample's
-    visual tokens: those of its images in order, then those of its clips.
+    visual tokens: those of its images in order, then those of its clips. `labels` are the tokens to be predicted, -100
+    where nothing is learnt; None where nothing is.
     """
 
     tokens: Int[Array | np.ndarray, "B L"]
@@ -55,6 +57,7 @@ class Batch(NamedTuple):
     lengths: Int[Array | np.ndarray, "B"]
     images: Media | None
     videos: Media | None
+    labels: Int[Array | np.ndarray, "B L"] | None = None
 
 
 class KVCache(NamedTuple):

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
+from .errors import FaceLlavaError
+
 Activation = Literal["gelu", "quick_gelu", "silu"]
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -32,7 +34,7 @@ LANDMARK_POINTS = 68
 REGION_PROJECTOR = "landmarks_region_projector"
 
 
-class ConfigError(ValueError):
+class ConfigError(FaceLlavaError):
     """A configuration that no model can be built from; the message names the field and what is allowed."""
 
 
@@ -134,7 +136,9 @@ class DecoderConfig:
         _divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
         _divides("num_key_value_heads", self.num_key_value_heads, "num_attention_heads", self.num_attention_heads)
         if self.head_dim % 2:
-            raise ConfigError(f"hidden_size / num_attention_heads is {self.head_dim}: rotary embeddings need an even one")
+            raise ConfigError(
+                f"hidden_size / num_attention_heads is {self.head_dim}: rotary embeddings need an even one"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -191,7 +195,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MediaConfig:
-    """From a picture or clip to pixels. Defaults: CLIP's mean and deviation; no padding, as the original's inference."""
+    """From a picture or clip to pixels. Defaults: CLIP's mean and deviation, and no padding, as in the original."""
 
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
@@ -291,9 +295,9 @@ def _divides(name: str, value: int, of: str, total: int) -> None:
 def _build(kind: typing.Any, value: typing.Any, path: str) -> typing.Any:
     """`value`, as JSON gives it, in the type that an annotation asks for."""
     origin = typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
-            raise ConfigError(f"{path or 'config'}: {value!r} is not an object")
+            raise ConfigError(f"{path.removesuffix('.') or 'config'}: {value!r} is not an object")
         hints = typing.get_type_hints(kind)
         if wrong := value.keys() ^ hints.keys():
             name = sorted(wrong)[0]

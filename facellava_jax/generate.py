@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
@@ -21,10 +22,10 @@ class Sampling(NamedTuple):
     row of a batch is what it is on its own.
     """
 
-    temperature: Float[Array, " B"]
-    top_k: Int[Array, " B"]
-    top_p: Float[Array, " B"]
-    seed: UInt32[Array, " B"]
+    temperature: Float[Array | np.ndarray, " B"]
+    top_k: Int[Array | np.ndarray, " B"]
+    top_p: Float[Array | np.ndarray, " B"]
+    seed: UInt32[Array | np.ndarray, " B"]
 
 
 class Decoding(NamedTuple):
@@ -51,7 +52,7 @@ class Generator:
 
     def decode(self, state: Decoding, sampling: Sampling, eos_id: int, until: int) -> Decoding:
         """Goes on until `until` tokens are there in all, or every row has ended. The old state is donated."""
-        return _decode(self.graphdef, self.params, state, sampling, jnp.int32(eos_id), jnp.int32(until))
+        return _decode(self.graphdef, self.params, state, sampling, np.int32(eos_id), np.int32(until))
 
 
 @partial(jax.jit, static_argnames=("graphdef", "answer_slots"))
@@ -69,7 +70,8 @@ def _prefill(graphdef: nnx.GraphDef, params: nnx.State, batch: Batch, answer_slo
         lengths=lengths_B,
         tokens=jnp.full((rows, answer_slots), NO_TOKEN),
         step=jnp.int32(0),
-        done=jnp.zeros(rows, bool),
+        # Rows that only fill the batch up have nothing to say.
+        done=lengths_B == 0,
     )
 
 

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from ..axes import Batch, KVCache, Media
-from ..config import ModelConfig, TowerConfig
+from ..config import ModelConfig
 from .landmarks import LandmarkCrossAttention, landmark_projector
 from .layers import Init, Projector
 from .llama import Decoder
@@ -20,9 +20,10 @@ class FaceLlava(nnx.Module):
         init = Init(rngs, config.initializer_range, config.dtype)
         width = config.decoder.hidden_size
         self.config = config
-        self.image_tower = config.image_tower and VisionTower(config.image_tower, init)
-        self.video_tower = config.video_tower and VisionTower(config.video_tower, init)
-        self.mm_projector = config.tower_width and Projector(config.mm_projector, config.tower_width, width, init)
+        self.image_tower = VisionTower(config.image_tower, init) if config.image_tower else None
+        self.video_tower = VisionTower(config.video_tower, init) if config.video_tower else None
+        inputs = config.tower_width
+        self.mm_projector = Projector(config.mm_projector, inputs, width, init) if inputs else None
         if config.landmarks:
             self.landmarks_projector = landmark_projector(config.landmarks.landmarks_projector, width, init)
             self.global_landmarks_projector = landmark_projector(
@@ -48,7 +49,7 @@ class FaceLlava(nnx.Module):
         parts = [
             self.encode_media(tower, media)
             for tower, media in ((self.image_tower, batch.images), (self.video_tower, batch.videos))
-            if media is not None
+            if tower is not None and media is not None
         ]
         return jnp.concatenate(parts, axis=1) if parts else None
 
@@ -56,6 +57,7 @@ class FaceLlava(nnx.Module):
         """The visual tokens of every medium, frame after frame."""
         b, m, *_ = media.pixels.shape
         pixels_BTYX3, z_BTK2 = (jnp.reshape(x, (b * m, *x.shape[2:])) for x in (media.pixels, media.landmarks))
+        assert self.mm_projector is not None  # it is there wherever a tower is
         h_BTPD = self.mm_projector(tower(pixels_BTYX3))
         if self.config.landmarks:
             has_B111 = jnp.reshape(media.has_landmarks, (b * m, 1, 1, 1))

@@ -74,7 +74,7 @@ class LandmarkCrossAttention(Attention):
         bias_BTPR = None
         if self.config.cross_attn == "masked":
             bias_BTPR = distance_mask(z_BTK2, h_BTPD.shape[2], transposed=self.config.transposed_grid)
-        a_BTPD = super().__call__(h_BTPD, tokens_BTRD, bias_BTPR)
+        a_BTPD = self.attend(h_BTPD, tokens_BTRD, bias_BTPR)
         return h_BTPD + self.config.residual_scale * self.linear_proj(self.ln(h_BTPD + a_BTPD))
 
 

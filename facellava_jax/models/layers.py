@@ -1,6 +1,7 @@
 """Pieces that the towers, the landmark branch and the decoder share."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -89,7 +90,7 @@ class Attention(nnx.Module):
         self.v_proj = init.linear(width, width, kernel_init=kernel_init)
         self.out_proj = init.linear(width, width) if output else None
 
-    def __call__(
+    def attend(
         self,
         q: Float[Array, "*batch L C"],
         kv: Float[Array, "*batch S C"],
@@ -101,7 +102,9 @@ class Attention(nnx.Module):
             for proj, x in ((self.q_proj, q), (self.k_proj, kv), (self.v_proj, kv))
         )
         bias_B1LS = None if bias is None else bias.reshape(-1, 1, *bias.shape[-2:])
-        out_BLNH = jax.nn.dot_product_attention(q_BLNH, k_BSNH, v_BSNH, bias=bias_B1LS)
+        # Scaled before the product with the keys, as in the original: float32 rounds the two orders differently.
+        q_BLNH *= q_BLNH.shape[-1] ** -0.5
+        out_BLNH = jax.nn.dot_product_attention(q_BLNH, k_BSNH, v_BSNH, bias=bias_B1LS, scale=1.0)
         out = out_BLNH.reshape(q.shape)
         return out if self.out_proj is None else self.out_proj(out)
 
@@ -112,7 +115,7 @@ class Projector(nnx.Module):
     def __init__(self, kind: str, inputs: int, outputs: int, init: Init) -> None:
         depth = projector_depth(kind, also="identity")
         widths = [inputs] + [outputs] * depth
-        self.linears = nnx.List([init.linear(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.linears = nnx.List([init.linear(a, b) for a, b in pairwise(widths)])
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         for i, linear in enumerate(self.linears):

@@ -88,11 +88,11 @@ class DecoderLayer(nnx.Module):
         slot: int | Int[Array, ""],
     ) -> tuple[Float[Array, "B L D"], KVCache | None]:
         """`index` is the layer's own, `slot` the first cache slot to write."""
-        b, l, _ = h_BLD.shape
+        b, length, _ = h_BLD.shape
         x_BLD = self.input_layernorm(h_BLD)
-        q_BLNH = rotate(self.q_proj(x_BLD).reshape(b, l, -1, self.config.head_dim), rotary)
-        k_BSGH = rotate(self.k_proj(x_BLD).reshape(b, l, -1, self.config.head_dim), rotary)
-        v_BSGH = self.v_proj(x_BLD).reshape(b, l, -1, self.config.head_dim)
+        q_BLNH = rotate(self.q_proj(x_BLD).reshape(b, length, -1, self.config.head_dim), rotary)
+        k_BSGH = rotate(self.k_proj(x_BLD).reshape(b, length, -1, self.config.head_dim), rotary)
+        v_BSGH = self.v_proj(x_BLD).reshape(b, length, -1, self.config.head_dim)
         if cache is not None:
             # Written in place in the scan's carry: as scan inputs and outputs the cache would be copied every step.
             cache = KVCache(
@@ -103,7 +103,7 @@ class DecoderLayer(nnx.Module):
             )
             k_BSGH, v_BSGH = (jax.lax.dynamic_index_in_dim(array, index, keepdims=False) for array in cache)
         a_BLNH = jax.nn.dot_product_attention(q_BLNH, k_BSGH, v_BSGH, mask=mask_BLS[:, None])
-        h_BLD = h_BLD + self.o_proj(a_BLNH.reshape(b, l, -1))
+        h_BLD = h_BLD + self.o_proj(a_BLNH.reshape(b, length, -1))
         x_BLD = self.post_attention_layernorm(h_BLD)
         x_BLF = ACTIVATIONS[self.config.hidden_act](self.gate_proj(x_BLD)) * self.up_proj(x_BLD)
         return h_BLD + self.down_proj(x_BLF), cache

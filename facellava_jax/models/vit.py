@@ -65,15 +65,18 @@ class VisionLayer(nnx.Module):
             h_BTPC = h_BTPC + self.temporal_embedding[:frames, None].astype(h_BTPC.dtype)
         if self.add_time_attn:
             x_BPTC = self.temporal_layer_norm1(h_BTPC).swapaxes(1, 2)
-            h_BTPC = h_BTPC + self.temporal_attn(x_BPTC, x_BPTC).swapaxes(1, 2)
+            h_BTPC = h_BTPC + self.temporal_attn.attend(x_BPTC, x_BPTC).swapaxes(1, 2)
         x_BTPC = self.layer_norm1(h_BTPC)
-        h_BTPC = h_BTPC + self.self_attn(x_BTPC, x_BTPC)
+        h_BTPC = h_BTPC + self.self_attn.attend(x_BTPC, x_BTPC)
         x_BTPF = ACTIVATIONS[self.hidden_act](self.fc1(self.layer_norm2(h_BTPC)))
         return h_BTPC + self.fc2(x_BTPF)
 
 
 def cut_patches(pixels_BTYX3: Float[Array, "B T Y X 3"], size: int) -> Float[Array, "B T P patch"]:
-    """Square patches of `size` pixels, row by row, each flattened as (colour, row, column): the checkpoint's order."""
+    """Square patches of `size` pixels, row by row, each flattened as (row, column, colour).
+
+    In this order a float32 sum over a patch rounds as PyTorch's convolution on CPU does, to the last bit.
+    """
     b, t, y, x, _ = pixels_BTYX3.shape
     patches = pixels_BTYX3.reshape(b, t, y // size, size, x // size, size, 3)
-    return patches.transpose(0, 1, 2, 4, 6, 3, 5).reshape(b, t, (y // size) * (x // size), 3 * size**2)
+    return patches.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, t, (y // size) * (x // size), 3 * size**2)

@@ -1,0 +1,66 @@
+"""How the command-line programs run: subcommands, one way to each output, errors of one line."""
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Protocol
+
+import tyro
+
+from . import __version__
+from .errors import FaceLlavaError
+
+
+class Command(Protocol):
+    """A subcommand: a dataclass whose fields are its arguments."""
+
+    def run(self) -> int:
+        """Does the work and returns the exit status."""
+        ...
+
+
+def run_program(
+    name: str, description: str, commands: Mapping[str, type[Command]], arguments: Sequence[str] | None = None
+) -> int:
+    """Runs the subcommand that the arguments name, and returns the exit status.
+
+    An error that a user can mend is one line on standard error and status 1; arguments that cannot be understood are
+    tyro's to explain, with status 2. SIGTERM ends the program as an error does, so that what is half written goes.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        write(f"{name} {__version__}\n")
+        return 0
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            dict(commands), prog=name, description=description, args=arguments
+        )
+        return command.run()
+    except BrokenPipeError:
+        # Whoever read standard output has had enough; nothing more can be said there.
+        sys.stdout = None
+        return 0
+    except KeyboardInterrupt:
+        say(f"{name}: interrupted")
+        return 130
+    except (FaceLlavaError, ImportError, OSError) as error:
+        say(f"{name}: {error}")
+        return 1
+
+
+def write(text: str) -> None:
+    """To standard output."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """One line to standard error."""
+    sys.stderr.write(" ".join(line.split()) + "\n")
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)

@@ -24,7 +24,7 @@ LIBRARY, CONVERSION = "facellava_jax", "conversion"
 # Each level imports only from the levels before it. Within a level, groups never import each other; within a group,
 # a module imports only what stands left of it.
 ORDER = [
-    [["extras", "errors", "config", "axes"], ["program"]],
+    [["extras", "errors", "config", "axes", "program"]],
     [["models"], ["media", "pixels", "faces", "text", "answers", "synthetic"]],
     [["sharding", "optim", "lora", "quantize"]],
     [["generate"], ["data"], ["checkpoint"]],

@@ -1,0 +1,78 @@
+"""Everything that the README shows runs, word for word."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def workplace(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the README names, its checkpoint a small one."""
+    case = golden_case("03_video_landmarks_simple")
+    shutil.copytree(case / "checkpoint", tmp_path / "FaceLLaVA")
+    for tower in ("LanguageBind_Image", "LanguageBind_Video_merge"):
+        shutil.copytree(case / tower, tmp_path / tower)
+    shutil.copytree(case, tmp_path / "recorded-case")
+    (tmp_path / "pictures").mkdir()
+    face = cv2.cvtColor(data.astronaut()[:256, 96:352], cv2.COLOR_RGB2BGR)
+    for name in ("face.png", "pictures/1.png", "pictures/2.jpg"):
+        cv2.imwrite(str(tmp_path / name), face)
+    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 24, (256, 256))
+    for shift in range(12):
+        writer.write(np.roll(face, shift, axis=1))
+    writer.release()
+    np.save(tmp_path / "landmarks.npy", np.linspace(20, 236, 136).astype(np.float32))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_commands_and_python(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for commands in blocks("bash"):
+        subprocess.run(["bash", "-euc", commands], check=True, env=os.environ | {"PATH": path})
+    answers = (workplace / "answers.csv").read_text()
+    assert "1.png,ok," in answers and "2.jpg,ok," in answers
+    predicting, _ = blocks("python")
+    names: dict[str, object] = {}
+    exec(predicting, names)
+    assert names["answer"].text  # type: ignore[attr-defined]
+
+
+def test_recording_a_case(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arrays that PyTorch gave stand for those of the user's own run."""
+    from conversion.convert import import_checkpoint
+    from conversion.verify import verify
+
+    case = golden_case("02_image_landmarks_simple")
+    inputs, outputs = np.load(case / "inputs.npz"), np.load(case / "outputs.npz")
+    names = {
+        "input_ids": inputs["input_ids"][:1],
+        "attention_mask": inputs["attention_mask"][:1],
+        "pixels": inputs["image_0"],
+        "landmarks": inputs["landmarks_0"],
+        "logits": outputs["logits"][:1],
+        "merged": outputs["attention_mask_merged"][:1],
+        "prompt_ids": outputs["gen_prompt_ids"],
+        "ids": outputs["gen_ids"],
+    }
+    monkeypatch.chdir(tmp_path)
+    _, recording = blocks("python")
+    exec(recording, names)
+    import_checkpoint(case / "checkpoint", tmp_path / "checkpoint")
+    rows = verify(tmp_path / "checkpoint", tmp_path / "my-case")
+    assert [row.verdict for row in rows] == ["ok"] * 3

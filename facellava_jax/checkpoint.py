@@ -6,6 +6,7 @@ small process. Reading allocates one stacked array at a time and nothing beside 
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -13,6 +14,8 @@ import math
 import os
 import secrets
 import shutil
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,10 +45,12 @@ class CheckpointError(FaceLlavaError):
 
 
 @contextlib.contextmanager
-def write_aside(out: Path) -> Iterator[Path]:
+def write_aside(out: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A new folder beside `out` that becomes `out` when the block ends, and is removed when the block fails.
 
-    What an import that was killed left beside `out` is removed first. Raises CheckpointError where `out` exists.
+    SIGINT and SIGTERM wait until the block ends or calls the function that comes with the folder, which raises
+    KeyboardInterrupt (with the signal's number) for one that came. What a killed process left beside `out` is removed
+    first. Raises CheckpointError where `out` exists and where the disk is full.
     """
     out = out.absolute()
     _refuse_existing(out)
@@ -55,15 +60,20 @@ def write_aside(out: Path) -> Iterator[Path]:
             if locked:
                 shutil.rmtree(stale)
     aside = out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}")
-    aside.mkdir()
-    try:
-        with _locked(aside):
-            yield aside
-            _refuse_existing(out)
-            aside.rename(out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    with _deferred_signals() as check_signals:
+        aside.mkdir()
+        try:
+            with _locked(aside):
+                yield aside, check_signals
+                check_signals()
+                _refuse_existing(out)
+                aside.rename(out)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise CheckpointError(_unwritable(out, error)) from None
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -84,25 +94,28 @@ def write_checkpoint(
     shapes = layer_shapes(config)
     if wrong := dtypes.keys() ^ shapes.keys():
         raise CheckpointError(f"{out}: {sorted(wrong)[0]} is not a parameter of both the config and the weights")
-    with write_aside(out) as folder:
+    with write_aside(out) as (folder, check_signals):
         config.save(folder / "config.json")
         (folder / "tokenizer").mkdir()
         for file in tokenizer:
             shutil.copyfile(file, folder / "tokenizer" / file.name)
         _write_tree(folder / "params", dtypes)
-        unwritten = set(dtypes)
+        stores = {path: _create_array(folder / "params", path, shapes[path], dtypes[path]) for path in dtypes}
         pending: deque[tuple[Any, int]] = deque()
 
         def wait_until(in_flight: int) -> None:
-            while pending and sum(size for _, size in pending) > in_flight:
-                pending.popleft()[0].result()
+            try:
+                while pending and sum(size for _, size in pending) > in_flight:
+                    pending.popleft()[0].result()
+            except (ValueError, OSError) as error:
+                raise CheckpointError(_unwritable(out, error)) from None
 
         def write(path: str, array: np.ndarray) -> None:
             if array.shape != shapes[path] or array.dtype != jnp.dtype(dtypes[path]):
                 raise CheckpointError(f"{path}: {array.dtype}{array.shape} is not {dtypes[path]}{shapes[path]}")
-            unwritten.remove(path)
-            store = _create_array(folder / "params" / path.replace("/", "."), array)
-            rows = store.chunk_layout.write_chunk.shape[0] if array.ndim else 1
+            check_signals()
+            store = stores.pop(path).result()
+            rows = store.chunk_layout.write_chunk.shape[0]
             for start in range(0, len(array), rows):
                 piece = array[start : start + rows]
                 wait_until(max(0, IN_FLIGHT_BYTES - piece.nbytes))
@@ -111,10 +124,16 @@ def write_checkpoint(
             if array.nbytes > IN_FLIGHT_BYTES:
                 wait_until(0)
 
-        yield write
-        wait_until(0)
-        if unwritten:
-            raise CheckpointError(f"{out}: {sorted(unwritten)[0]} was not written")
+        try:
+            yield write
+            wait_until(0)
+        finally:
+            # What is still under way must not write into a folder that is being removed.
+            for future in (*stores.values(), *(future for future, _ in pending)):
+                with contextlib.suppress(ValueError, OSError):
+                    future.result()
+        if stores:
+            raise CheckpointError(f"{out}: {min(stores)} was not written")
         manifest = {
             "format": FORMAT,
             "source": source,
@@ -136,7 +155,8 @@ def write_checkpoint(
 
 def read_config(folder: Path) -> Config:
     """A checkpoint folder's configuration. Raises CheckpointError where there is none, ConfigError for a bad one."""
-    _require_file(folder, "config.json")
+    for name in ("config.json", "manifest.json"):
+        _require_file(folder, name)
     return Config.load(folder / "config.json")
 
 
@@ -149,19 +169,21 @@ def read_manifest(folder: Path) -> Json:
     file = folder / "manifest.json"
     try:
         manifest: Json = json.loads(file.read_text())
-        version, files, parameters = manifest["format"], manifest["files"], manifest["parameters"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        version, _ = manifest["format"], manifest["source"]
+        if version != FORMAT:
+            raise CheckpointError(
+                f"{file} is of format {version}, and this release reads {FORMAT}: update facellava-jax"
+            )
+        for name, entry in manifest["files"].items():
+            # config.json is meant to be edited; weights carry checksums of their own.
+            if name != "config.json" and not ((folder / name).is_file() and _sha256(folder / name) == entry["sha256"]):
+                raise CheckpointError(f"{folder / name} is missing or has changed: import the checkpoint again")
+        for path, entry in manifest["parameters"].items():
+            entry["shape"] = tuple(entry["shape"])
+            if entry["dtype"] not in ("float32", "bfloat16", "float16"):
+                raise CheckpointError(f"{file}: {path} has dtype {entry['dtype']}: import the checkpoint again")
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
         raise CheckpointError(f"{file} is damaged: import the checkpoint again") from None
-    if version != FORMAT:
-        raise CheckpointError(f"{file} is of format {version}, and this release reads {FORMAT}: update facellava-jax")
-    for name, entry in files.items():
-        # config.json is meant to be edited; weights carry checksums of their own.
-        if name != "config.json" and not ((folder / name).is_file() and _sha256(folder / name) == entry["sha256"]):
-            raise CheckpointError(f"{folder / name} is missing or has changed: import the checkpoint again")
-    for path, entry in parameters.items():
-        entry["shape"] = tuple(entry["shape"])
-        if entry["dtype"] not in ("float32", "bfloat16", "float16"):
-            raise CheckpointError(f"{file}: {path} has dtype {entry['dtype']}: import the checkpoint again")
     return manifest
 
 
@@ -190,16 +212,13 @@ def load_params(
                 "restore config.json or import the checkpoint again"
             )
     single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    params = {}
+    params: dict[str, jax.Array] = {}
     with ThreadPoolExecutor(READERS) as pool:
         for path, abstract in abstract_params(config.model).items():
             names = _unstack(path, abstract.shape)
             kind = jnp.dtype(dtype) if dtype else jnp.result_type(*(jnp.dtype(stored[name]["dtype"]) for name in names))
             sharding = shardings[path] if shardings else single
-
-            def read(index: tuple[slice, ...], path: str = path, names: list[str] = names, kind: Any = kind) -> Any:
-                return _read_stacked(folder, path, names, index, kind, pool)
-
+            read = functools.partial(_read_stacked, folder, path, names, kind, pool)
             params[path] = jax.make_array_from_callback(abstract.shape, sharding, read, dtype=kind)
             # One at a time: a read that runs ahead would hold a second stacked array.
             params[path].block_until_ready()
@@ -210,16 +229,17 @@ def read_array(folder: Path, path: str, index: tuple[slice, ...] = ()) -> np.nda
     """One array of a checkpoint, or a part of it, by a path of `layer_paths`. Raises CheckpointError."""
     import tensorstore as ts
 
-    file = folder / "params" / path.replace("/", ".")
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(file)}, "fill_missing_data_reads": False}
+    spec = {**_array_spec(folder / "params", path), "fill_missing_data_reads": False}
     try:
-        array: np.ndarray = ts.open(spec, open=True, read=True).result()[index].read().result()
+        store = ts.open(spec, open=True, read=True, context=_storage()).result()
+        array: np.ndarray = store[index].read().result()
     except (ValueError, OSError):
         raise CheckpointError(f"{folder}: {path} is damaged or missing: import the checkpoint again") from None
     return array
 
 
-def layer_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+@functools.cache
+def layer_shapes(config: Config) -> Mapping[str, tuple[int, ...]]:
     """Path -> shape of every array on disk: `decoder/layers/7/q_proj/kernel` for a row of a stacked array."""
     return {
         name: abstract.shape if name == path else abstract.shape[1:]
@@ -246,10 +266,15 @@ def _unstack(path: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def _read_stacked(
-    folder: Path, path: str, names: list[str], index: tuple[slice, ...], dtype: np.dtype, pool: ThreadPoolExecutor
+    folder: Path,
+    path: str,
+    names: list[str],
+    dtype: np.dtype,
+    pool: ThreadPoolExecutor,
+    index: tuple[slice, ...] | None,
 ) -> np.ndarray:
     """The part `index` of a parameter, its layers read side by side into one array."""
-    index = tuple(slice(part.start, part.stop) for part in index)
+    assert index is not None  # None is for extended dtypes, such as random keys.
     if names == [path]:
         return _checked(folder, path, index, dtype)
     wanted = names[index[0]]
@@ -293,8 +318,8 @@ def _write_tree(folder: Path, paths: Iterable[str]) -> None:
         node[leaf] = np.zeros((), np.float32)
     logger = logging.getLogger("absl")
     level = logger.level
-    # Orbax warns that there is no OCDBT file to merge, which is what `use_ocdbt=False` asks for.
-    logger.setLevel(logging.ERROR)
+    # Orbax warns that there is no OCDBT file to merge, which is what `use_ocdbt=False` asks for, and logs what it raises.
+    logger.setLevel(logging.CRITICAL)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True)) as checkpointer:
             checkpointer.save(folder, tree)
@@ -302,30 +327,65 @@ def _write_tree(folder: Path, paths: Iterable[str]) -> None:
         logger.setLevel(level)
 
 
-def _create_array(folder: Path, array: np.ndarray) -> Any:
-    """An open tensorstore for `array`: uncompressed, with checksums, in pieces along the first axis."""
+def _create_array(folder: Path, path: str, shape: tuple[int, ...], dtype: DType) -> Any:
+    """The future of a tensorstore: uncompressed, with checksums, in pieces along the first axis."""
     import tensorstore as ts
 
-    chunk = list(array.shape)
-    if chunk:
-        chunk[0] = max(1, min(chunk[0], CHUNK_BYTES // max(1, array.nbytes // chunk[0])))
+    row_bytes = math.prod(shape[1:]) * jnp.dtype(dtype).itemsize
+    chunk = [max(1, min(shape[0], CHUNK_BYTES // row_bytes)), *shape[1:]]
     return ts.open(
         {
-            "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": str(folder)},
+            **_array_spec(folder, path),
             "metadata": {
-                "shape": list(array.shape),
+                "shape": shape,
                 "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-                "data_type": array.dtype.name,
+                "data_type": dtype,
                 "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
             },
             "store_data_equal_to_fill_value": True,
-            # As with cp, the system writes to the disk when it likes; the folder appears when all files are whole.
-            "context": {"file_io_sync": False},
         },
         create=True,
         delete_existing=True,
-    ).result()
+        context=_storage(),
+    )
+
+
+def _array_spec(folder: Path, path: str) -> Json:
+    """Where Orbax keeps an array: a folder of its own, named by its path with dots."""
+    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder / path.replace("/", "."))}}
+
+
+@functools.cache
+def _storage() -> Any:
+    """What all arrays share: threads, and the leave to write to the disk when the system likes, as with cp."""
+    import tensorstore as ts
+
+    return ts.Context({"file_io_sync": False})
+
+
+@contextlib.contextmanager
+def _deferred_signals() -> Iterator[Callable[[], None]]:
+    """Puts off SIGINT and SIGTERM to where they can be acted on; the function raises KeyboardInterrupt if one came.
+
+    An exception raised wherever a signal happens to find the interpreter can be lost in a callback, or leave threads
+    writing into a folder that is being removed.
+    """
+    came: list[int] = []
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt(came[0])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda caught, _: came.append(caught)) for number in numbers]
+    try:
+        yield check
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -346,6 +406,10 @@ def _locked(folder: Path) -> Iterator[bool]:
 def _refuse_existing(out: Path) -> None:
     if out.exists() or out.is_symlink():
         raise CheckpointError(f"{out} exists: remove it or choose another name")
+
+
+def _unwritable(out: Path, error: Exception) -> str:
+    return f"{out} cannot be written ({str(error).splitlines()[0]}): make room or choose another disk"
 
 
 def _require_file(folder: Path, name: str) -> None:

@@ -1,24 +1,22 @@
 """`facellava-convert import | export | verify`."""
 
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 # Conversion moves bytes; a GPU would only be held, and start slowly.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import tyro
 
-from facellava_jax.checkpoint import CheckpointError
-from facellava_jax.config import ConfigError, DType
+from facellava_jax.config import DType
+from facellava_jax.program import run_program, say, write
 
 from .convert import InitPart, import_checkpoint
-from .source import SourceError
 
 PROGRAM = "facellava-convert"
+DESCRIPTION = "Take checkpoints from the PyTorch original and back, and compare what they compute."
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,9 @@ class Import:
     seed: int = 0
     """For these."""
 
-    def run(self) -> None:
-        import_checkpoint(**vars(self), say=say)
+    def run(self) -> int:
+        import_checkpoint(**vars(self), say=note)
+        return 0
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,11 @@ class Export:
     fill_from: Path | None = None
     """A checkpoint of the original: tensors that the model has no use for, and so does not hold, are taken from it."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         from .export import export_checkpoint
 
-        export_checkpoint(**vars(self), say=say)
+        export_checkpoint(**vars(self), say=note)
+        return 0
 
 
 @dataclass(frozen=True)
@@ -74,34 +74,23 @@ class Verify:
     case: tyro.conf.Positional[Path]
     """A folder with inputs.npz, outputs.npz and meta.json."""
 
-    def run(self) -> None:
-        from .verify import verify
+    def run(self) -> int:
+        from .verify import render_table, verify
 
-        sys.exit(not verify(self.ckpt, self.case))
-
-
-Command = (
-    Annotated[Import, tyro.conf.subcommand("import")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Verify, tyro.conf.subcommand("verify")]
-)
+        rows = verify(self.ckpt, self.case)
+        write(render_table(rows))
+        return int(any(row.verdict == "FAIL" for row in rows))
 
 
-def say(line: str) -> None:
-    sys.stderr.write(f"{PROGRAM}: {line}\n")
+def note(line: str) -> None:
+    """A line that the user should know of, to standard error."""
+    say(f"{PROGRAM}: {line}")
 
 
-def main(args: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line; ends with SystemExit 1 for what cannot be done, 2 for what was not understood."""
-    command = tyro.cli(Command, prog=PROGRAM, description=__doc__, args=args)
-    try:
-        command.run()
-    except (SourceError, CheckpointError, ConfigError, ImportError, OSError) as error:
-        say(" ".join(str(error).split()))
-        sys.exit(1)
-    except KeyboardInterrupt as interrupt:
-        say("interrupted: nothing was written")
-        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+    commands = {"import": Import, "export": Export, "verify": Verify}
+    sys.exit(run_program(PROGRAM, DESCRIPTION, commands, arguments))
 
 
 if __name__ == "__main__":

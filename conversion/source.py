@@ -16,6 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from facellava_jax.errors import FaceLlavaError
 from facellava_jax.extras import require
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -28,7 +29,7 @@ TORCH_MINIMUM = (2, 6)
 Json = dict[str, Any]
 
 
-class SourceError(ValueError):
+class SourceError(FaceLlavaError):
     """A checkpoint that cannot be imported as it is; the message names the file, tensor or field and the remedy."""
 
 
@@ -126,7 +127,7 @@ def _open_torch(file: Path) -> dict[str, LazyTensor]:
         with file.open("rb") as stream:
             if stream.read(1) == pickle.PROTO:
                 raise SourceError(
-                    f"{file} is a plain pickle, or of torch's format before 1.6, and is not opened: where you trust it, "
+                    f"{file} is a plain pickle, or of torch's format before 1.6, and is not opened: if you trust it, "
                     "load it and save it again with torch"
                 ) from None
         raise SourceError(f"{file} is damaged or truncated ({str(error).splitlines()[0]}): copy it again") from None

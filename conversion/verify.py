@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -96,8 +97,8 @@ class Case(NamedTuple):
                 raise VerifyError(f"{folder}: no {name} there: name the folder of a recorded case")
         try:
             meta = json.loads((folder / "meta.json").read_text())
-            inputs, outputs = (dict(np.load(folder / f"{name}.npz").items()) for name in ("inputs", "outputs"))
-        except (ValueError, OSError) as error:
+            inputs, outputs = (_load_arrays(folder / f"{name}.npz") for name in ("inputs", "outputs"))
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
             raise VerifyError(f"{folder}: a damaged case: {error}") from None
         return cls(folder, meta, inputs, outputs)
 
@@ -105,14 +106,14 @@ class Case(NamedTuple):
     def mask(self) -> np.ndarray:
         """Where the original's sequences hold something, (B, S)."""
         mask = self.outputs.get("attention_mask_merged", self.inputs.get("attention_mask"))
-        return self._need("attention_mask") if mask is None else mask
+        return self.need("attention_mask") if mask is None else mask
 
     def visual(self, entry: Entry, *, landmarks: bool = True) -> Visual:
         """A medium of the case, channels last."""
-        pixels = self._need(entry["key"])
+        pixels = self.need(entry["key"])
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels
         points = (
-            self._need(entry["landmarks"]).reshape(-1, LANDMARK_POINTS, 2)
+            self.need(entry["landmarks"]).reshape(-1, LANDMARK_POINTS, 2)
             if landmarks and "landmarks" in entry
             else None
         )
@@ -124,7 +125,7 @@ class Case(NamedTuple):
         """The media of every row, in order; a row without placeholders takes a dummy image, which stands nowhere."""
         entries = iter(self.meta["images_order"])
         rows: list[list[Entry]] = []
-        for ids, mask in zip(self._need("input_ids"), self._need("attention_mask"), strict=True):
+        for ids, mask in zip(self.need("input_ids"), self.need("attention_mask"), strict=True):
             left = np.count_nonzero(ids[mask == 1] == PLACEHOLDER_ID)
             rows.append([])
             if left == 0:
@@ -137,7 +138,8 @@ class Case(NamedTuple):
                 left -= self.visual(entry).medium.frames
         return rows
 
-    def _need(self, name: str) -> np.ndarray:
+    def need(self, name: str) -> np.ndarray:
+        """An array of the inputs. Raises VerifyError that names it where it was not recorded."""
         if name not in self.inputs:
             raise VerifyError(f"{self.folder / 'inputs.npz'}: no array {name!r}: record it, too")
         return self.inputs[name]
@@ -169,6 +171,12 @@ def render_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _load_arrays(path: Path) -> Arrays:
+    with path.open("rb") as file, np.load(file) as arrays:
+        return dict(arrays.items())
+
+
+@np.errstate(divide="ignore", invalid="ignore")
 def _compare(name: str, value: np.ndarray | None, expected: np.ndarray, case: Case) -> list[Row]:
     tolerance = TOLERANCES.get(name.removeprefix("image_").removeprefix("video_"))
     if tolerance is None:
@@ -249,7 +257,7 @@ def _run_branch(
 
 def _run_prompts(model: FaceLlava, config: Config, case: Case) -> Arrays:
     """One forward pass over the case's batch, laid out as the original has it."""
-    ids, mask = case.inputs["input_ids"], case.inputs["attention_mask"]
+    ids, mask = case.need("input_ids"), case.need("attention_mask")
     labels = case.inputs.get("labels", np.full_like(ids, IGNORE))
     samples = [
         Sample(row[keep == 1].tolist(), [case.visual(entry) for entry in entries], label[keep == 1])
@@ -260,7 +268,7 @@ def _run_prompts(model: FaceLlava, config: Config, case: Case) -> Arrays:
     rows, length = case.mask.shape
     first = case.mask.argmax(axis=1)  # where a row begins: not at 0 where the original pads on the left
 
-    def lay_out(array_BL: jax.Array | np.ndarray, fill: float = 0.0) -> np.ndarray:
+    def lay_out(array_BL: jax.Array | np.ndarray, fill: int = 0) -> np.ndarray:
         laid = np.full((rows, length, *array_BL.shape[2:]), fill, array_BL.dtype)
         for row, (start, count) in enumerate(zip(first, batch.lengths, strict=True)):
             room = laid[row, start : start + count]
@@ -285,7 +293,7 @@ def _run_prompts(model: FaceLlava, config: Config, case: Case) -> Arrays:
         "logits_logsumexp": logsumexp,
         "logits_max": peak,
         "logits_argmax": logits.argmax(axis=-1),
-        "loss": (logsumexp[:, :-1] - chosen)[learnt].mean(),
+        "loss": np.asarray((logsumexp[:, :-1] - chosen)[learnt].mean()),
     }
 
 

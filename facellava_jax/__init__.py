@@ -12,7 +12,8 @@ from .extras import check_jaxlib
 if TYPE_CHECKING:
     from .config import Config
     from .errors import FaceLlavaError
-    from .predict import Answer, Options, Predictor, Request
+    from .predict import Answer, Predictor
+    from .request import Options, Request
 
 __version__ = "0.1.0"
 __all__ = ["Answer", "Config", "FaceLlavaError", "Options", "Predictor", "Request"]
@@ -21,9 +22,9 @@ _HOMES = {
     "Answer": "predict",
     "Config": "config",
     "FaceLlavaError": "errors",
-    "Options": "predict",
+    "Options": "request",
     "Predictor": "predict",
-    "Request": "predict",
+    "Request": "request",
 }
 
 check_jaxlib()

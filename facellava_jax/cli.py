@@ -1,24 +1,27 @@
-"""The command `facellava`."""
+"""The command `facellava`. What brings JAX along is imported when a command runs, so that `--help` is quick."""
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 from tqdm import tqdm
 
-from .checkpoint import read_config, read_manifest
 from .config import DType
 from .errors import FaceLlavaError
-from .media import list_media
-from .predict import Options, PredictError, Predictor, Prepared, Request, Task
-from .program import run_program, write
+from .media import SUFFIXES, list_media
+from .program import run_program, say, write
+from .request import Options, PredictError, Request, Task, find_question
 from .results import ResultFile, ResultsError
 
+PROGRAM = "facellava"
+Input = TypeVar("Input")
+
+DESCRIPTION = "Ask questions about a face in a picture or a clip."
 COLUMNS = ("file", "status", "answer", "error", "question", "tokens", "finish", "model")
 
 
@@ -40,7 +43,8 @@ class Predict:
     """Ask the question that is known to work well for a task."""
     frames: tuple[Path, ...] = ()
     """Folders whose pictures are the frames of one clip each."""
-    landmarks: Path | Literal["none"] = "none"
+    # "none" first, else it would be a path.
+    landmarks: Literal["none"] | Path = "none"
     """A .npy file with the input's 68 points, in pixels of the 256 x 256 face crop."""
     num_frames: int | None = None
     """Frames taken from each clip; by default as many as the video tower was made for."""
@@ -53,8 +57,9 @@ class Predict:
     options: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
 
     def run(self) -> int:
+        questions = self._questions()
         inputs = [str(path) for source in self.inputs for path in list_media(Path(source))]
-        inputs += [str(folder) for folder in self.frames]
+        inputs = list(dict.fromkeys([*inputs, *map(str, self.frames)]))
         if self.landmarks != "none" and len(inputs) != 1:
             raise PredictError(f"{self.landmarks}: landmarks of one input, and there are {len(inputs)}: give one input")
         if self.out is None:
@@ -63,70 +68,60 @@ class Predict:
             return self._answer_one(inputs)
         if not inputs:
             raise PredictError("--out takes the answers about inputs: name some")
-        return self._answer_all(inputs, self.out)
+        return self._answer_all(inputs, self.out, questions)
+
+    def _questions(self) -> set[str]:
+        """What the inputs will be asked: of a task, the words for pictures and for clips."""
+        if self.prompt is not None and not self.prompt.strip():
+            raise PredictError("the prompt is empty: ask something")
+        return {find_question(self._request(None), [kind]) for kind in SUFFIXES}
 
     def _answer_one(self, inputs: list[str]) -> int:
-        predictor = self._load()
+        from .predict import Predictor
+
+        predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames)
         for piece in predictor.stream(self._request(inputs[0] if inputs else None)):
             write(piece)
         write("\n")
         return 0
 
-    def _answer_all(self, inputs: list[str], out: Path) -> int:
+    def _answer_all(self, inputs: list[str], out: Path, questions: set[str]) -> int:
         if self.batch_size < 1:
             raise PredictError(f"batch_size {self.batch_size}: use at least 1")
-        with ResultFile(out, COLUMNS) as results:
-            for other in {row["model"] for row in results.done.values()} - {str(self.model)}:
-                raise ResultsError(f"{out} holds answers of {other}: choose another --out")
-            left = [file for file in inputs if file not in results.done]
-            predictor = self._load() if left else None
-            failed = 0
-            with tqdm(total=len(inputs), initial=len(inputs) - len(left), unit="file", disable=None) as bar:
-                for files, outcomes in self._prepare_ahead(predictor, left):
-                    good = [outcome for outcome in outcomes if isinstance(outcome, Prepared)]
-                    answers = iter(predictor.answer(good) if predictor and good else [])
-                    for file, outcome in zip(files, outcomes, strict=True):
-                        row: dict[str, object] = {"file": file, "model": str(self.model)}
-                        if isinstance(outcome, Prepared):
-                            answer = next(answers)
-                            row |= {"status": "ok", "answer": answer.text, "question": answer.question}
-                            row |= {"tokens": answer.tokens, "finish": answer.finish}
-                        else:
-                            failed += 1
-                            row |= {"status": "error", "error": str(outcome)}
-                            bar.write(f"facellava: {outcome}", file=sys.stderr)
-                        results.write(row)
-                    bar.update(len(files))
+        results = ResultFile(out, COLUMNS)
+        for done in results.done.values():
+            if done["model"] != str(self.model):
+                raise ResultsError(f"{out} holds answers of {done['model']}: choose another --out")
+            if done["question"] not in questions:
+                raise ResultsError(f"{out} holds answers to {done['question']!r}: choose another --out")
+        left = [file for file in inputs if file not in results.done]
+        if not left:
+            return 0
+        from .predict import Predictor
+
+        predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames)
+        failed = 0
+        with results, tqdm(total=len(inputs), initial=len(inputs) - len(left), unit="file", disable=None) as bar:
+            ahead = read_ahead(lambda file: predictor.prepare(self._request(file)), left, self.batch_size)
+            for files, outcomes in ahead:
+                good = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+                answers = iter(predictor.answer(good) if good else [])
+                for file, outcome in zip(files, outcomes, strict=True):
+                    row: dict[str, object] = {"file": file, "model": str(self.model)}
+                    if isinstance(outcome, Exception):
+                        failed += 1
+                        row |= {"status": "error", "error": str(outcome)}
+                        with bar.external_write_mode(sys.stderr):
+                            say(f"{PROGRAM}: {outcome}")
+                    else:
+                        answer = next(answers)
+                        row |= {"status": "ok", "answer": answer.text, "question": answer.question}
+                        row |= {"tokens": answer.tokens, "finish": answer.finish}
+                    results.write(row)
+                bar.update(len(files))
         if failed:
             raise ResultsError(f"{failed} of {len(inputs)} inputs failed; {out} says why: mend them and run this again")
         return 0
-
-    def _prepare_ahead(
-        self, predictor: Predictor | None, files: Sequence[str]
-    ) -> Iterator[tuple[Sequence[str], list[Prepared | Exception]]]:
-        """Parts of a batch's size, each read while the one before it is answered; errors in the places of the bad."""
-
-        def prepare(part: Sequence[str]) -> list[Prepared | Exception]:
-            outcomes: list[Prepared | Exception] = []
-            for file in part:
-                try:
-                    assert predictor is not None
-                    outcomes.append(predictor.prepare(self._request(file)))
-                except (FaceLlavaError, OSError) as error:
-                    outcomes.append(error)
-            return outcomes
-
-        parts = [files[at : at + self.batch_size] for at in range(0, len(files), self.batch_size)]
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(prepare, parts[0]) if parts else None
-            for number, part in enumerate(parts, start=1):
-                assert ahead is not None
-                outcomes = ahead.result()
-                ahead = reader.submit(prepare, parts[number]) if number < len(parts) else None
-                yield part, outcomes
-
-    def _load(self) -> Predictor:
-        return Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames)
 
     def _request(self, source: str | None) -> Request:
         landmarks = None if self.landmarks == "none" else self.landmarks
@@ -137,10 +132,12 @@ class Predict:
 class Inspect:
     """Show a checkpoint: where it came from, its config, every parameter, and totals of its parts."""
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """The checkpoint folder."""
 
     def run(self) -> int:
+        from .checkpoint import read_config, read_manifest
+
         manifest = read_manifest(self.checkpoint)
         write(read_config(self.checkpoint).to_json())
         for key, value in manifest["source"].items():
@@ -163,5 +160,29 @@ class Inspect:
         return 0
 
 
+def read_ahead(
+    read: Callable[[str], Input], files: Sequence[str], batch_size: int
+) -> Iterator[tuple[Sequence[str], list[Input | Exception]]]:
+    """Parts of `batch_size` files, each read while the one before it is dealt with; errors in the places of the bad."""
+
+    def read_part(part: Sequence[str]) -> list[Input | Exception]:
+        outcomes: list[Input | Exception] = []
+        for file in part:
+            try:
+                outcomes.append(read(file))
+            except (FaceLlavaError, OSError) as error:
+                outcomes.append(error)
+        return outcomes
+
+    parts = [files[at : at + batch_size] for at in range(0, len(files), batch_size)]
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read_part, parts[0])
+        for number, part in enumerate(parts, start=1):
+            outcomes = ahead.result()
+            if number < len(parts):
+                ahead = reader.submit(read_part, parts[number])
+            yield part, outcomes
+
+
 def main() -> None:
-    sys.exit(run_program("facellava", __doc__, {"predict": Predict, "inspect": Inspect}))
+    sys.exit(run_program(PROGRAM, DESCRIPTION, {"predict": Predict, "inspect": Inspect}))

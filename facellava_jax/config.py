@@ -237,8 +237,8 @@ class Config:
     def load(cls, path: Path) -> Self:
         try:
             return cls.from_json(path.read_text())
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {error}; mend it, or import the checkpoint again") from None
 
 
 def facellava_7b() -> Config:

@@ -1,10 +1,11 @@
 """How the command-line programs run: subcommands, one way to each output, errors of one line."""
 
+import io
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import tyro
 
@@ -12,6 +13,7 @@ from . import __version__
 from .errors import FaceLlavaError
 
 
+@runtime_checkable
 class Command(Protocol):
     """A subcommand: a dataclass whose fields are its arguments."""
 
@@ -26,13 +28,15 @@ def run_program(
     """Runs the subcommand that the arguments name, and returns the exit status.
 
     An error that a user can mend is one line on standard error and status 1; arguments that cannot be understood are
-    tyro's to explain, with status 2. SIGTERM ends the program as an error does, so that what is half written goes.
+    tyro's to explain, with status 2. SIGTERM interrupts like SIGINT, so that what is half written goes.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments) == ["--version"]:
         write(f"{name} {__version__}\n")
         return 0
     signal.signal(signal.SIGTERM, _end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks costs no answer
     try:
         command = tyro.extras.subcommand_cli_from_dict(
             dict(commands), prog=name, description=description, args=arguments
@@ -42,9 +46,9 @@ def run_program(
         # Whoever read standard output has had enough; nothing more can be said there.
         sys.stdout = None
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         say(f"{name}: interrupted")
-        return 130
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except (FaceLlavaError, ImportError, OSError) as error:
         say(f"{name}: {error}")
         return 1
@@ -62,5 +66,4 @@ def say(line: str) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + number)
+    raise KeyboardInterrupt(number)

@@ -1,12 +1,14 @@
 """Tables of results, one row a file, that grow as answers come and go on where an earlier run stopped."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from .errors import FaceLlavaError
 
@@ -18,27 +20,37 @@ class ResultsError(FaceLlavaError):
 class ResultFile:
     """A JSONL or CSV file of rows with the same columns, the first of which tells them apart.
 
-    A file that is there already is continued: rows whose `status` is "ok" stay, and any others, half-written ones
-    among them, are dropped, to be written again. Every row is on its way to the disk when `write` returns.
+    A file that is there already is continued: rows whose `status` is "ok" stay (`done`, by the first column), and any
+    others, half-written ones among them, are dropped, to be written again. Nothing on the disk changes before the first
+    row is written, and every row is on its way there when `write` returns.
     """
 
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
-        """Raises ResultsError for an unknown suffix, a missing folder, and a file with other columns."""
+        """Raises ResultsError for an unknown suffix, a folder that cannot be written to, and a file of another kind."""
         self.path = path
         self.columns = tuple(columns)
         if path.suffix not in (".jsonl", ".csv"):
             raise ResultsError(f"{path}: results go to a file that ends in .jsonl or .csv")
         if not path.parent.is_dir():
             raise ResultsError(f"{path.parent}: no such folder: make it first")
-        rows = [row for row in self._read() if row["status"] == "ok"] if path.exists() else []
-        self.done = {str(row[self.columns[0]]): row for row in rows}
-        self._rewrite(rows)
-        self._file = path.open("a", encoding="utf-8", newline="")
+        if not os.access(path.parent, os.W_OK):
+            raise ResultsError(f"{path.parent} cannot be written to: choose another --out")
+        rows = self._read() if path.exists() else []
+        self.done = {str(row[self.columns[0]]): row for row in rows if row["status"] == "ok"}
+        self._file: TextIO | None = None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Appends a row; columns that it lacks are empty."""
-        self._file.write(self._format(row))
-        self._file.flush()
+        """Appends a row; columns that it lacks are empty. Raises ResultsError where the disk does not take it."""
+        try:
+            if self._file is None:
+                self._rewrite()
+                self._file = self._open("a")
+            self._file.write(self._format(row))
+            self._file.flush()
+        except OSError as error:
+            raise ResultsError(
+                f"{self.path}: {error.strerror}: rows before this one are kept; mend that and run this again"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -46,40 +58,67 @@ class ResultFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        # Every row is flushed; what could fail here is a row that `write` has raised for.
+        with contextlib.suppress(OSError):
+            if self._file:
+                self._file.close()
 
     def _format(self, row: Mapping[str, Any]) -> str:
         values = {column: row.get(column) for column in self.columns}
         if self.path.suffix == ".jsonl":
             return json.dumps(values, ensure_ascii=False) + "\n"
         line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(values.values())
-        return line.getvalue()
+        # The writer quotes what holds a character of the line's end: so must "\r", where a reader sees one.
+        csv.writer(line, lineterminator="\r\n").writerow(values.values())
+        return line.getvalue().removesuffix("\r\n") + "\n"
 
     def _header(self) -> str:
         return "" if self.path.suffix == ".jsonl" else ",".join(self.columns) + "\n"
 
-    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+    def _open(self, mode: str) -> TextIO:
+        """With line ends as they are, and with names of files that are not UTF-8, or cut in a character, as bytes."""
+        return self.path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[return-value]
+
+    def _rewrite(self) -> None:
+        """The header and the rows that are done, in place of what was there."""
         aside = self.path.with_name(self.path.name + ".partial")
-        aside.write_text(self._header() + "".join(map(self._format, rows)), encoding="utf-8", newline="")
-        aside.replace(self.path)
+        text = self._header() + "".join(map(self._format, self.done.values()))
+        try:
+            aside.write_bytes(text.encode(errors="surrogateescape"))
+            aside.replace(self.path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            text = self.path.read_text(encoding="utf-8")
-            # What follows the last newline was being written when the earlier run ended.
-            rows = self._parse(text[: text.rfind("\n") + 1])
-        except (ValueError, csv.Error) as error:
+            with self._open("r") as file:
+                text = file.read()
+        except OSError as error:
+            raise ResultsError(f"{self.path}: {error.strerror}: choose another --out") from None
+        begin = self._header() or json.dumps({self.columns[0]: ""}).removesuffix('"}')
+        if not (text.startswith(begin) or begin.startswith(text)):
+            raise self._foreign(f"it does not begin with {begin.strip()}")
+        try:
+            rows = self._parse_jsonl(text) if self.path.suffix == ".jsonl" else self._parse_csv(text)
+        except (ValueError, TypeError, csv.Error) as error:
             raise self._foreign(str(error)) from None
         for row in rows:
             if tuple(row) != self.columns:
                 raise self._foreign(f"its columns are not {', '.join(self.columns)}")
         return rows
 
-    def _parse(self, text: str) -> list[dict[str, Any]]:
-        if self.path.suffix == ".jsonl":
-            return [dict(json.loads(line)) for line in text.splitlines()]
-        reader = csv.reader(io.StringIO(text, newline=""))
+    def _parse_jsonl(self, text: str) -> list[dict[str, Any]]:
+        # Lines end at "\n" alone: answers may hold the other characters that str.splitlines takes for ends.
+        *lines, last = text.split("\n")
+        rows = [dict(json.loads(line)) for line in lines]
+        # A row that was being written when the earlier run ended; even if it lacks no more than its newline.
+        with contextlib.suppress(ValueError):
+            rows.append(dict(json.loads(last)) | {"status": "cut"})
+        return rows
+
+    def _parse_csv(self, text: str) -> list[dict[str, Any]]:
+        # What follows the last newline was being written when the earlier run ended.
+        reader = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
         header, rows = next(reader, list(self.columns)), list(reader)
         if rows and len(rows[-1]) < len(header):
             rows.pop()  # cut at a newline inside a quoted answer

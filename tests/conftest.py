@@ -2,12 +2,18 @@
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from facellava_jax.config import ModelConfig
+    from facellava_jax.models.facellava import FaceLlava
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,6 +56,40 @@ def golden_case(goldens: Path) -> Callable[[str], Path]:
         return goldens / name
 
     return find
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., "FaceLlava"]:
+    """`make_model(config, seed=0)` is a model of `random_params`; one for each config and seed."""
+    from facellava_jax.models.facellava import build_model
+
+    return cache(lambda config, seed=0: build_model(config, random_params(config, seed)))
+
+
+def random_params(config: "ModelConfig", seed: int = 0) -> dict[str, Any]:
+    """Parameters by path that carry signal: kernels keep variance, and no bias is 0 and no scale 1."""
+    import jax.numpy as jnp
+
+    from facellava_jax.models.facellava import abstract_params
+
+    rng = np.random.default_rng(seed)
+    centre_and_spread = {"kernel": (0.0, None), "bias": (0.0, 0.1), "scale": (1.0, 0.1)}
+    params = {}
+    for path, abstract in abstract_params(config).items():
+        centre, spread = centre_and_spread.get(path.split("/")[-1], (0.0, 0.5))
+        spread = abstract.shape[-2] ** -0.5 if spread is None else spread
+        params[path] = jnp.asarray(rng.normal(centre, spread, abstract.shape), jnp.float32)
+    return params
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint of every part, imported: 56-pixel pictures, 8 frames in a clip, 600 tokens; random weights."""
+    from conversion.convert import import_checkpoint
+
+    out = tmp_path_factory.mktemp("checkpoint") / "03"
+    import_checkpoint(COMMITTED / "03_video_landmarks_simple" / "checkpoint", out)
+    return out
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -25,7 +25,7 @@ LIBRARY, CONVERSION = "facellava_jax", "conversion"
 # a module imports only what stands left of it.
 ORDER = [
     [["extras", "errors", "config", "axes", "program"]],
-    [["models"], ["media", "pixels", "faces", "text", "answers", "synthetic"]],
+    [["models"], ["media", "pixels", "faces", "text", "answers", "synthetic"], ["request"]],
     [["sharding", "optim", "lora", "quantize"]],
     [["generate"], ["data"], ["checkpoint"]],
     [["train"], ["predict"], ["results"]],

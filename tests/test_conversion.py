@@ -60,7 +60,7 @@ CASES = (
 )
 MERGED = r"model\.image_tower\..*self_attn\..*_proj\.weight"
 
-# The paper's model: FACTS of the released checkpoint.
+# The paper's model, parameter by parameter.
 FULL = {
     "decoder": 6_738_415_616 + 2_048,
     "projector": 20_979_712,
@@ -863,8 +863,10 @@ def test_bad_input_is_named_with_its_remedy(
 
 
 def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["import", str(source), str(tmp_path / "ours"), "--dtype", "float32"])
-    main(["export", str(tmp_path / "ours"), str(tmp_path / "exported")])
+    for arguments in (["import", source, tmp_path / "ours"], ["export", tmp_path / "ours", tmp_path / "exported"]):
+        with pytest.raises(SystemExit) as ended:
+            main(list(map(str, arguments)))
+        assert ended.value.code == 0
     said = capsys.readouterr().err.splitlines()
     assert all(line.startswith("facellava-convert: ") for line in said)
     assert any("left out" in line and "--fill-from carries them over" in line for line in said)
@@ -894,7 +896,8 @@ def test_an_import_that_is_ended_leaves_no_output(number: signal.Signals, source
         assert list(tmp_path.glob("out.partial-*"))
     else:
         assert process.returncode == 128 + number
-        assert error == "facellava-convert: interrupted: nothing was written\n"
+        assert error.splitlines()[-1] == "facellava-convert: interrupted"
+        assert "Traceback" not in error
         assert not list(tmp_path.glob("out.partial-*"))
     assert not out.exists()
     import_checkpoint(source, out)

@@ -1,5 +1,8 @@
 """Face-LLaVA, as in figure 2 of the paper: towers, projector, landmark branch, splice, decoder."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -97,15 +100,22 @@ def abstract_model(config: ModelConfig) -> FaceLlava:
 
 def abstract_params(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Path -> shape of every parameter, in float32; `layers` in a path stands for a leading layer axis."""
+    # The compute dtype changes no parameter: configs that differ in it share one trace.
+    _, state = _split_abstract(dataclasses.replace(config, dtype="float32"))
     return {
         "/".join(map(str, path)): jax.ShapeDtypeStruct(param.shape, param.dtype)
-        for path, param in nnx.to_flat_state(nnx.state(abstract_model(config), nnx.Param))
+        for path, param in nnx.to_flat_state(state)
     }
 
 
 def build_model(config: ModelConfig, params: dict[str, jax.Array]) -> FaceLlava:
     """The model with these parameters, by path; the paths must be those of `abstract_params`."""
-    graphdef, state = nnx.split(abstract_model(config), nnx.Param)
-    for path, param in nnx.to_flat_state(state):
-        param.set_value(params["/".join(map(str, path))])
-    return nnx.merge(graphdef, state)
+    graphdef, state = _split_abstract(config)
+    filled = [(path, param.replace(params["/".join(map(str, path))])) for path, param in nnx.to_flat_state(state)]
+    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+@functools.lru_cache(maxsize=8)
+def _split_abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+    """The abstract model's two halves, not to be changed. Loading asks for them several times, and tracing is slow."""
+    return nnx.split(abstract_model(config), nnx.Param)

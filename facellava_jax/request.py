@@ -1,0 +1,100 @@
+"""What is asked: media, a question by its words or by its task, and how to answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .errors import FaceLlavaError
+
+Task = Literal["emotion", "age", "attributes", "action-units", "deepfake"]
+# A file, a folder of frames, an image (Y, X, 3) or a clip (T, Y, X, 3) of uint8 RGB pixels.
+MediaSource = str | Path | np.ndarray
+
+# Questions that the paper's tasks answer well, with the words for an image and for a clip.
+QUESTIONS: dict[Task, tuple[str, dict[str, str]]] = {
+    "emotion": ("What emotion is shown in the {}?", {"image": "image", "video": "video"}),
+    "age": (
+        "How old do you think the person in the {} is, and what makes you think so?",
+        {"image": "picture", "video": "video"},
+    ),
+    "attributes": ("Describe the person's face as seen in the {}.", {"image": "photograph", "video": "video"}),
+    "action-units": ("Which facial action units appear in this {}?", {"image": "image", "video": "video"}),
+    "deepfake": ("Is the {} authentic, or is it a fake?", {"image": "image", "video": "video"}),
+}
+
+
+class PredictError(FaceLlavaError):
+    """A request that cannot be answered; one line that names the cause and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to answer. Greedy by default; the original draws at temperature 0.1."""
+
+    max_new_tokens: int = 1024
+    """The answer's length at most."""
+    temperature: float = 0.0
+    """0 takes the likeliest token each time; above 0, tokens are drawn, the more evenly the higher it is."""
+    top_k: int = 0
+    """Draw from so many likeliest tokens; 0 is off."""
+    top_p: float = 1.0
+    """Draw from the fewest likeliest tokens that hold this share of the probability; 1 is off."""
+    seed: int = 0
+    """Of the draws."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the answer before them."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
+            "temperature": (0 <= self.temperature < float("inf"), "0 (greedy) or more"),
+            "top_k": (self.top_k >= 0, "0 (off) or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0, and 1 (off) at most"),
+            "seed": (0 <= self.seed < 2**32, "from 0 to 4294967295"),
+            "stop": (isinstance(self.stop, tuple) and all(self.stop), "a tuple of strings that are not empty"),
+        }
+        for name, (right, allowed) in checks.items():
+            if not right:
+                raise PredictError(f"{name} {getattr(self, name)!r}: use {allowed}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question about one medium, several, or none, by its words or by its task.
+
+    `landmarks` are `.npy` files in pixels of the 256 x 256 face crop, as many as there are media, or None.
+    """
+
+    media: MediaSource | Sequence[MediaSource] | None = None
+    prompt: str | None = None
+    task: Task | None = None
+    landmarks: str | Path | Sequence[str | Path | None] | None = None
+    options: Options = Options()
+
+
+def make_request(
+    media: Request | MediaSource | Sequence[MediaSource] | None,
+    prompt: str | None,
+    task: Task | None,
+    landmarks: str | Path | Sequence[str | Path | None] | None,
+    options: Options,
+) -> Request:
+    """A request as it is, or one about these media."""
+    return media if isinstance(media, Request) else Request(media, prompt, task, landmarks, options)
+
+
+def find_question(request: Request, kinds: Sequence[str]) -> str:
+    """The request's prompt, or its task's question in the words for a clip, if there is one, or an image."""
+    if (request.prompt is None) == (request.task is None):
+        raise PredictError(f"give a prompt or a task, one of the two; tasks are {', '.join(QUESTIONS)}")
+    if request.prompt is not None:
+        return request.prompt
+    if request.task not in QUESTIONS:
+        raise PredictError(f"task {request.task!r} is not one of {', '.join(QUESTIONS)}")
+    if not kinds:
+        raise PredictError(f"task {request.task!r} is about a picture or a clip: give one")
+    words, medium = QUESTIONS[request.task]
+    return words.format(medium["video" if "video" in kinds else "image"])

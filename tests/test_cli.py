@@ -1,0 +1,752 @@
+"""`facellava`: answers are those of Predictor, tables go on where they stopped, and bad input is one line."""
+
+import csv
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from facellava_jax import cli, media, predict
+from facellava_jax.config import Config
+from facellava_jax.predict import Predictor
+from facellava_jax.request import QUESTIONS
+
+FRAMES = 12
+LENGTH = 6  # of answers, in tokens
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def facellava(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """The command, in this process: `facellava("predict 'a b.png'", "--out", out)` splits the first as a shell does."""
+
+    def run(command: str, *arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["facellava", *shlex.split(command), *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Outcome(end.value.code or 0, *capfd.readouterr())  # type: ignore[arg-type]
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face as a picture, panned over in a clip and in a folder of frames, and points for each."""
+    import av
+    import cv2
+    from skimage.data import astronaut
+
+    folder = tmp_path_factory.mktemp("shelf")
+    face = np.ascontiguousarray(astronaut()[:256, 96:352])
+    cv2.imwrite(str(folder / "face.png"), face[..., ::-1])
+    cv2.imwrite(str(folder / "face.jpg"), face[::2, ::2, ::-1])
+    (folder / "frames").mkdir()
+    with av.open(str(folder / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width = stream.height = 128
+        stream.pix_fmt = "yuv420p"
+        for index in range(FRAMES):
+            view = np.ascontiguousarray(face[4 * index : 4 * index + 128, 8 * index : 8 * index + 128])
+            cv2.imwrite(str(folder / "frames" / f"{index}.png"), view[..., ::-1])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(view, format="rgb24")))
+        container.mux(stream.encode(None))
+    rng = np.random.default_rng(0)
+    np.save(folder / "face.npy", rng.uniform(20, 236, (68, 2)).astype(np.float32))
+    np.save(folder / "clip.npy", rng.uniform(20, 236, (FRAMES, 68, 2)).astype(np.float32))
+    return folder
+
+
+@pytest.fixture
+def desk(shelf: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: a copy of the shelf, and `model`."""
+    folder = tmp_path / "desk"
+    shutil.copytree(shelf, folder)
+    (folder / "model").symlink_to(checkpoint)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def predictor(checkpoint: Path) -> Predictor:
+    return Predictor.load(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def ask(predictor: Predictor) -> Callable[..., str]:
+    """What Predictor answers."""
+    return lambda *args, **options: predictor.predict(*args, **{"max_new_tokens": LENGTH, **options}).text
+
+
+ANSWER = f"predict --model model --max-new-tokens {LENGTH}"
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            return list(csv.DictReader(file))
+        return [json.loads(line) for line in file]
+
+
+# One input
+
+
+@pytest.mark.parametrize("file", ["face.png", "face.jpg", "clip.mp4"])
+def test_one_input(desk: Path, facellava: Run, ask: Callable[..., str], file: str) -> None:
+    assert facellava(f"{ANSWER} {file} --prompt", "Who is this?") == (0, ask(file, "Who is this?") + "\n", "")
+    assert not [*desk.glob("*.partial")]
+
+
+def test_a_folder_of_frames_is_one_clip(desk: Path, facellava: Run, ask: Callable[..., str]) -> None:
+    (desk / "apart").mkdir()
+    (desk / "frames").rename("apart/frames")
+    expected = ask(Path("apart/frames"), "What happens?")
+    assert facellava(f"{ANSWER} --prompt 'What happens?' --frames apart/frames") == (0, expected + "\n", "")
+
+
+def test_a_question_about_nothing(desk: Path, facellava: Run, ask: Callable[..., str]) -> None:
+    assert facellava(f"{ANSWER} --prompt Hello") == (0, ask(None, "Hello") + "\n", "")
+
+
+@pytest.mark.parametrize("file", ["face.png", "clip.mp4"])
+def test_landmarks(desk: Path, facellava: Run, ask: Callable[..., str], file: str) -> None:
+    points = Path(file).with_suffix(".npy")
+    with_points, without = ask(file, "Who is this?", landmarks=points), ask(file, "Who is this?")
+    assert with_points != without
+    command = f"{ANSWER} {file} --prompt 'Who is this?' --landmarks"
+    assert facellava(command, points) == (0, with_points + "\n", "")
+    assert facellava(command, "none") == (0, without + "\n", "")
+
+
+@pytest.mark.parametrize(("file", "medium"), [("face.png", "image"), ("clip.mp4", "video")])
+@pytest.mark.parametrize("task", QUESTIONS)
+def test_tasks_ask_their_question(
+    desk: Path, facellava: Run, ask: Callable[..., str], task: str, file: str, medium: str
+) -> None:
+    words, media_words = QUESTIONS[task]  # type: ignore[index]
+    question = words.format(media_words[medium])
+    assert facellava(f"{ANSWER} {file} --task {task}") == (0, ask(file, question) + "\n", "")
+
+
+def test_the_answer_comes_in_pieces(
+    desk: Path, facellava: Run, ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[str] = []
+    monkeypatch.setattr(cli, "write", pieces.append)
+    facellava(f"{ANSWER} face.png --prompt Who? --max-new-tokens 40")
+    assert "".join(pieces) == ask("face.png", "Who?", max_new_tokens=40) + "\n"
+    assert len(pieces) > 3
+
+
+def test_a_stop_string_ends_the_answer(desk: Path, facellava: Run, ask: Callable[..., str]) -> None:
+    whole = ask("face.png", "Who?")
+    stop = whole[2:4]
+    outcome = facellava(f"{ANSWER} face.png --prompt Who? --stop nowhere", stop)
+    assert outcome == (0, whole[: whole.index(stop)] + "\n", "")
+    assert whole.index(stop) > 0
+
+
+def test_a_seed_gives_its_answer(desk: Path, facellava: Run, ask: Callable[..., str]) -> None:
+    draws = [facellava(f"{ANSWER} face.png --prompt Who? --temperature 1.5 --seed {seed}").out for seed in (7, 7, 8)]
+    assert draws[0] == draws[1] != draws[2]
+    assert draws[0] == ask("face.png", "Who?", temperature=1.5, seed=7) + "\n"
+
+
+def test_frames_and_dtype_are_passed_on(desk: Path, facellava: Run, checkpoint: Path) -> None:
+    fewer = Predictor.load(checkpoint, dtype="bfloat16", num_frames=2)
+    expected = fewer.predict("clip.mp4", "Who?", max_new_tokens=LENGTH).text
+    outcome = facellava(f"{ANSWER} clip.mp4 --prompt Who? --dtype bfloat16 --num-frames 2")
+    assert outcome == (0, expected + "\n", "")
+
+
+# Several
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize(
+    ("inputs", "files"),
+    [
+        (".", ["clip.mp4", "face.jpg", "face.png"]),
+        ("'*.[jp][pn]g'", ["face.jpg", "face.png"]),
+        ("clip.mp4 face.png face.png --frames frames", ["clip.mp4", "face.png", "frames"]),
+        ("frames/1.png 'frames/*[02].png'", [f"frames/{name}.png" for name in (1, 0, 2, 10)]),
+    ],
+    ids=["folder", "glob", "several", "natural order"],
+)
+def test_tables_hold_what_predictor_answers(
+    desk: Path, facellava: Run, ask: Callable[..., str], suffix: str, inputs: str, files: list[str]
+) -> None:
+    outcome = facellava(f"{ANSWER} {inputs} --prompt Who? --batch-size 3 --out table{suffix}")
+    assert outcome == (0, "", "")
+    rows = read_table(desk / f"table{suffix}")
+    assert [row["file"] for row in rows] == files
+    assert [row["answer"] for row in rows] == [ask(file, "Who?") for file in files]
+    for row in rows:
+        assert list(row) == ["file", "status", "answer", "error", "question", "tokens", "finish", "model"]
+        assert (row["status"], row["error"] or "", row["question"], row["model"]) == ("ok", "", "Who?", "model")
+        assert (str(row["tokens"]), row["finish"]) == (str(LENGTH), "length")
+
+
+def test_a_bad_file_does_not_stop_the_rest(desk: Path, facellava: Run, ask: Callable[..., str]) -> None:
+    (desk / "face.jpg").write_bytes(b"\xff\xd8\xff cut")
+    (desk / "blank.png").touch()
+    command = f"{ANSWER} blank.png face.jpg face.png clip.mp4 --task emotion --batch-size 2 --out table.csv"
+    outcome = facellava(command)
+    assert outcome.status == 1
+    assert not outcome.out
+    *errors, summary = outcome.err.splitlines()
+    assert summary == "facellava: 2 of 4 inputs failed; table.csv says why: mend them and run this again"
+    rows = read_table(desk / "table.csv")
+    assert [row["status"] for row in rows] == ["error", "error", "ok", "ok"]
+    assert [f"facellava: {row['error']}" for row in rows[:2]] == errors
+    assert [row["error"].split(":")[0] for row in rows] == ["blank.png", "face.jpg", "", ""]
+    answers = ["", "", ask("face.png", task="emotion"), ask("clip.mp4", task="emotion")]
+    assert [row["answer"] for row in rows] == answers
+
+    shutil.copy("face.png", "blank.png")
+    outcome = facellava(command)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1].startswith("facellava: 1 of 4 inputs failed;")
+    rows = read_table(desk / "table.csv")
+    # What was answered stays; what was tried again comes after it.
+    assert [(row["file"], row["status"]) for row in rows] == [
+        ("face.png", "ok"),
+        ("clip.mp4", "ok"),
+        ("blank.png", "ok"),
+        ("face.jpg", "error"),
+    ]
+    assert rows[2]["answer"] == rows[0]["answer"]
+
+
+def test_what_is_answered_is_not_answered_again(desk: Path, facellava: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"{ANSWER} face.png face.jpg --prompt Who? --out table.jsonl"
+    facellava(command)
+    before = (desk / "table.jsonl").read_bytes(), (desk / "table.jsonl").stat().st_mtime_ns
+    monkeypatch.setattr(Predictor, "load", lambda *args, **options: pytest.fail("loaded for nothing"))
+    assert facellava(command) == (0, "", "")
+    assert ((desk / "table.jsonl").read_bytes(), (desk / "table.jsonl").stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (("--model model", "--model ./other"), "table.jsonl holds answers of model"),
+        (("--task age", "--prompt Who?"), "table.jsonl holds answers to 'How old do you think the person in the pict"),
+        (("--task age", "--task emotion"), "table.jsonl holds answers to 'How old"),
+    ],
+)
+def test_a_table_of_another_run_is_refused(desk: Path, facellava: Run, change: tuple[str, str], cause: str) -> None:
+    (desk / "other").symlink_to("model")
+    command = f"{ANSWER} {{}} --task age --out table.jsonl"
+    assert facellava(command.format("face.png clip.mp4")).status == 0
+    before = (desk / "table.jsonl").read_bytes()
+    outcome = facellava(command.format("face.jpg").replace(*change))
+    expect_one_line(outcome, cause, "choose another --out")
+    assert (desk / "table.jsonl").read_bytes() == before
+    # The same question, in the words for the other medium, goes on.
+    assert facellava(command.format("clip.mp4 face.jpg")).status == 0
+    assert (desk / "table.jsonl").read_bytes().startswith(before)
+
+
+ENDING = textwrap.dedent("""
+    import os
+    import sys
+    from facellava_jax import cli
+    from facellava_jax.results import ResultFile
+
+    write, left = ResultFile.write, int(sys.argv.pop())
+    number = int(sys.argv.pop())
+
+    def write_and_end(table, row):
+        global left
+        if left == 0:
+            text = table._format(row)
+            table._file.write(text[: len(text) // 2])
+            table._file.flush()
+            os.kill(os.getpid(), number)
+        write(table, row)
+        left -= 1
+
+    ResultFile.write = write_and_end
+    cli.main()
+""")
+
+
+@pytest.mark.parametrize(("number", "suffix"), [(signal.SIGKILL, ".jsonl"), (signal.SIGTERM, ".csv")])
+def test_a_run_that_is_killed_goes_on_to_the_same_table(
+    desk: Path, facellava: Run, number: signal.Signals, suffix: str
+) -> None:
+    inputs = "frames/1.png face.png clip.mp4 face.jpg frames/2.png frames/3.png"
+    command = f"{ANSWER} {inputs} --task attributes --batch-size 2 --out"
+    assert facellava(command, f"whole{suffix}").status == 0
+    arguments = [*shlex.split(command), f"cut{suffix}", str(int(number)), "3"]
+    ended = subprocess.run([sys.executable, "-c", ENDING, *arguments], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[number]
+    assert (ended.stdout, ended.stderr) == ("", "")
+    whole, cut = ((desk / f"{name}{suffix}").read_bytes() for name in ("whole", "cut"))
+    assert whole.startswith(cut)
+    assert not cut.endswith(b"\n")
+    assert facellava(command, f"cut{suffix}") == (0, "", "")
+    assert (desk / f"cut{suffix}").read_bytes() == whole
+
+
+# Bad input
+
+
+def expect_one_line(outcome: Outcome, cause: str, remedy: str) -> None:
+    assert outcome.status == 1
+    assert not outcome.out
+    assert outcome.err.startswith("facellava: ")
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.endswith("\n")
+    assert cause in outcome.err
+    assert remedy in outcome.err.partition(cause)[2]
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def spoil(name: str, data: bytes | Callable[[bytes], bytes] | None = None) -> Callable[[], None]:
+    """Makes `bad`, a copy of the model whose file `name` is removed (None), replaced or changed."""
+
+    def work() -> None:
+        shutil.copytree("model", "bad")
+        path = Path("bad") / name
+        if data is None:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        else:
+            path.write_bytes(data(path.read_bytes()) if callable(data) else data)
+
+    return work
+
+
+def edit(name: str, change: Callable[[dict], object]) -> Callable[[], None]:
+    """Makes `bad`, a copy of the model with a JSON file that `change` has edited."""
+
+    def rewrite(data: bytes) -> bytes:
+        content = json.loads(data)
+        change(content)
+        return json.dumps(content).encode()
+
+    return spoil(name, rewrite)
+
+
+def spoil_array(change: Callable[[bytes], bytes]) -> Callable[[], None]:
+    """Makes `bad`, a copy of the model with the stored numbers of `decoder/norm/scale` changed."""
+
+    def work() -> None:
+        shutil.copytree("model", "bad")
+        path = next(path for path in Path("bad/params/decoder.norm.scale").rglob("0*") if path.is_file())
+        path.write_bytes(change(path.read_bytes()))
+
+    return work
+
+
+def put(name: str, data: bytes = b"") -> Callable[[], None]:
+    def work() -> None:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(data)
+
+    return work
+
+
+def cut(name: str, source: str, size: int) -> Callable[[], None]:
+    return lambda: put(name, Path(source).read_bytes()[:size])()
+
+
+def save(name: str, array: object) -> Callable[[], None]:
+    return lambda: np.save(name, np.asarray(array), allow_pickle=True)
+
+
+def resize_frame() -> None:
+    import cv2
+
+    cv2.imwrite("frames/11.png", np.zeros((96, 128, 3), np.uint8))
+
+
+def nothing() -> None: ...
+
+
+IMPORT = "facellava-convert import"
+AGAIN = "import the checkpoint again"
+HI = "--prompt hi"
+BAD = f"face.png {HI} --model bad"
+# What makes a whole run impossible: made by, arguments (the model is `model` if they name none), cause, remedy.
+WHOLE_RUN: dict[str, tuple[Callable[[], None], str, str, str]] = {
+    "no model folder": (nothing, f"face.png {HI} --model nowhere", "nowhere is no folder", IMPORT),
+    "a file as model folder": (nothing, f"face.png {HI} --model face.png", "face.png is no folder", IMPORT),
+    "an empty model folder": (lambda: Path("bad").mkdir(), BAD, "bad has no config.json", IMPORT),
+    "no config.json": (spoil("config.json"), BAD, "bad has no config.json", IMPORT),
+    "config.json cut": (spoil("config.json", lambda data: data[:100]), BAD, "bad/config.json: not JSON", AGAIN),
+    "config.json of bytes": (spoil("config.json", b"\xff\xfe\0"), BAD, "bad/config.json", AGAIN),
+    "config.json with an unknown field": (
+        edit("config.json", lambda config: config["model"].update(colour=1)),
+        BAD,
+        "bad/config.json: model.colour: unknown field",
+        AGAIN,
+    ),
+    "config.json without a field": (
+        edit("config.json", lambda config: config["text"].pop("template")),
+        BAD,
+        "bad/config.json: text.template: missing",
+        AGAIN,
+    ),
+    "config.json with a word for a number": (
+        edit("config.json", lambda config: config["model"]["decoder"].update(vocab_size="many")),
+        BAD,
+        "bad/config.json: model.decoder.vocab_size: 'many'",
+        AGAIN,
+    ),
+    "config.json of a larger model": (
+        edit("config.json", lambda config: config["model"]["decoder"].update(num_hidden_layers=9)),
+        BAD,
+        "bad: decoder/layers/3",
+        "restore config.json",
+    ),
+    "no manifest.json": (spoil("manifest.json"), BAD, "bad has no manifest.json", IMPORT),
+    "manifest.json cut": (spoil("manifest.json", b'{"format": 1'), BAD, "bad/manifest.json is damaged", AGAIN),
+    "manifest.json of a later format": (
+        edit("manifest.json", lambda manifest: manifest.update(format=9)),
+        BAD,
+        "bad/manifest.json is of format 9",
+        "update facellava-jax",
+    ),
+    "no params": (spoil("params"), BAD, "bad: ", AGAIN),
+    "no array": (spoil("params/decoder.norm.scale"), BAD, "bad: decoder/norm/scale", AGAIN),
+    "an array with a flipped bit": (
+        spoil_array(lambda data: data[:5] + bytes([data[5] ^ 4]) + data[6:]),
+        BAD,
+        "bad: decoder/norm/scale is damaged",
+        AGAIN,
+    ),
+    "an array cut": (spoil_array(lambda data: data[:-9]), BAD, "bad: decoder/norm/scale is damaged", AGAIN),
+    "no tokenizer": (spoil("tokenizer"), BAD, "bad/tokenizer", "the checkpoint"),
+    "an empty tokenizer.model": (spoil("tokenizer/tokenizer.model", b""), BAD, "bad/tokenizer/tokenizer.model", "copy"),
+    "tokenizer.model cut": (
+        spoil("tokenizer/tokenizer.model", lambda data: data[: len(data) // 2]),
+        BAD,
+        "bad/tokenizer/tokenizer.model",
+        "copy",
+    ),
+    "a tokenizer setting that changes ids": (
+        edit("tokenizer/tokenizer_config.json", lambda config: config.update(add_eos_token=True)),
+        BAD,
+        "bad/tokenizer/tokenizer_config.json: add_eos_token True",
+        "only False",
+    ),
+    "a tokenizer that was edited": (
+        spoil("tokenizer/tokenizer_config.json", lambda data: data + b" "),
+        BAD,
+        "bad/tokenizer/tokenizer_config.json is missing or has changed",
+        AGAIN,
+    ),
+    "a tokenizer larger than the vocabulary": (
+        spoil("tokenizer/added_tokens.json", b'{"<more>": 600}'),
+        BAD,
+        "the tokenizer has 601 tokens and the model 600",
+        "the checkpoint's own tokenizer",
+    ),
+    "no input file": (nothing, f"absent.png {HI}", "absent.png: no such file", "check the path"),
+    "a glob without matches": (nothing, f"'*.webp' {HI}", "*.webp: no picture or clip", "are read"),
+    "a folder without media": (put("notes/a.txt", b"hello"), f"notes {HI}", "notes: no picture or clip", "are read"),
+    "no question": (nothing, "face.png", "give a prompt or a task", "tasks are emotion, age"),
+    "two questions": (nothing, f"face.png {HI} --task age", "give a prompt or a task, one of the two", "tasks are"),
+    "an empty question": (nothing, "face.png --prompt ''", "the prompt is empty", "ask something"),
+    "a question of spaces": (nothing, "face.png --prompt ' '", "the prompt is empty", "ask something"),
+    "a negative temperature": (
+        nothing,
+        f"face.png {HI} --temperature -1",
+        "temperature -1.0",
+        "use 0 (greedy) or more",
+    ),
+    "no temperature": (nothing, f"face.png {HI} --temperature nan", "temperature nan", "use 0 (greedy) or more"),
+    "top-p 0": (nothing, f"face.png {HI} --top-p 0", "top_p 0.0", "use above 0"),
+    "top-p 1.5": (nothing, f"face.png {HI} --top-p 1.5", "top_p 1.5", "1 (off) at most"),
+    "a negative top-k": (nothing, f"face.png {HI} --top-k -1", "top_k -1", "use 0 (off) or more"),
+    "no tokens": (nothing, f"face.png {HI} --max-new-tokens 0", "max_new_tokens 0", "use at least 1"),
+    "a negative seed": (nothing, f"face.png {HI} --seed -1", "seed -1", "use from 0"),
+    "an empty stop string": (nothing, f"face.png {HI} --stop ''", "stop ('',)", "not empty"),
+    "no frames of a clip": (nothing, f"face.png {HI} --num-frames 0", "num_frames 0", "takes 1 to 8"),
+    "too many frames of a clip": (nothing, f"face.png {HI} --num-frames 9", "num_frames 9", "takes 1 to 8"),
+}
+# What makes one input impossible.
+ONE_INPUT: dict[str, tuple[Callable[[], None], str, str, str]] = {
+    "an empty file": (put("x.png"), f"x.png {HI}", "x.png: empty", "copy or save it again"),
+    "text as picture": (put("x.png", b"some words"), f"x.png {HI}", "x.png: not a picture", "convert it to PNG"),
+    "a PNG cut": (cut("x.png", "face.png", 5000), f"x.png {HI}", "x.png: a PNG picture that is cut", "save it again"),
+    "a JPEG cut": (cut("x.jpg", "face.jpg", 200), f"x.jpg {HI}", "x.jpg: a damaged JPEG", "save it again"),
+    "a GIF": (put("x.gif", b"GIF89a" + bytes(40)), f"x.gif {HI}", "x.gif: not a picture", "convert it to PNG, JPEG"),
+    "a HEIC": (
+        put("x.heic", b"\0\0\0\x18ftypheic" + bytes(40)),
+        f"x.heic {HI}",
+        "x.heic: not a picture",
+        "convert it to PNG, JPEG",
+    ),
+    "a clip without frames": (cut("x.mp4", "clip.mp4", 40), f"x.mp4 {HI}", "x.mp4: no frame", "H.264 in MP4"),
+    "text as clip": (put("x.mp4", b"some words"), f"x.mp4 {HI}", "x.mp4: not a clip", "convert it to MP4"),
+    "no folder of frames": (nothing, f"{HI} --frames absent", "absent: no such", "check the path"),
+    "a file as folder of frames": (nothing, f"{HI} --frames clip.mp4 x", "2 inputs", "name a file for the answers"),
+    "a folder of no frames": (put("x/a.txt"), f"{HI} --frames x", "x: no picture", "are read"),
+    "frames of several sizes": (resize_frame, f"{HI} --frames frames", "frames/11.png: 128 x 96", "to one size"),
+    "no landmark file": (nothing, f"face.png {HI} --landmarks x.npy", "x.npy: no such file", "check the path"),
+    "landmarks of text": (put("x.npy", b"1 2"), f"face.png {HI} --landmarks x.npy", "x.npy: no array", "numpy.save"),
+    "landmarks of 67 points": (
+        save("x.npy", np.zeros((67, 2))),
+        f"face.png {HI} --landmarks x.npy",
+        "x.npy: shape (67, 2)",
+        "save landmarks as (1, 68, 2)",
+    ),
+    "landmarks of too few frames": (
+        save("x.npy", np.zeros((FRAMES - 1, 68, 2))),
+        f"clip.mp4 {HI} --landmarks x.npy",
+        f"x.npy: landmarks of {FRAMES - 1} frames where the clip has {FRAMES}",
+        "one row for each frame",
+    ),
+    "landmarks of a clip for a picture": (
+        nothing,
+        f"face.png {HI} --landmarks clip.npy",
+        f"clip.npy: landmarks of {FRAMES} frames where the picture has 1",
+        "one row for each frame",
+    ),
+    "landmarks that are no numbers": (
+        save("x.npy", np.full((68, 2), np.nan)),
+        f"face.png {HI} --landmarks x.npy",
+        "x.npy: a landmark is not finite",
+        "find the landmarks again",
+    ),
+    "landmarks as a pickle": (
+        save("x.npy", np.array([{"x": 1}], object)),
+        f"face.png {HI} --landmarks x.npy",
+        "x.npy: no array of numbers",
+        "numpy.save",
+    ),
+    "landmarks for several": (
+        nothing,
+        f"face.png face.jpg {HI} --landmarks face.npy",
+        "face.npy: landmarks of one input, and there are 2",
+        "give one input",
+    ),
+    "landmarks for nothing": (
+        nothing,
+        f"{HI} --landmarks face.npy",
+        "face.npy: landmarks of one input, and there are 0",
+        "give one input",
+    ),
+    "a task about nothing": (nothing, "--task age", "task 'age' is about a picture or a clip", "give one"),
+    "a question too long": (
+        nothing,
+        f"face.png --prompt '{'what ' * 3000}'",
+        "a prompt of ",
+        "shorten it",
+    ),
+    "placeholders without media": (
+        nothing,
+        "--prompt 'What is in <image>?'",
+        "the prompt has 1 images and 0 videos and is given 0 images and 0 videos",
+        "one placeholder for each",
+    ),
+    "placeholders of the other medium": (
+        nothing,
+        "face.png --prompt 'What is in <video>?'",
+        "the prompt has 0 images and 1 videos and is given 1 images and 0 videos",
+        "one placeholder for each",
+    ),
+    "several inputs and no table": (nothing, f"face.png face.jpg {HI}", "2 inputs", "--out FILE.jsonl"),
+    "a table of an unknown kind": (nothing, f"face.png {HI} --out x.txt", "x.txt", ".jsonl or .csv"),
+    "a table in no folder": (nothing, f"face.png {HI} --out x/y.csv", "x: no such folder", "make it first"),
+    "a table that is not ours": (
+        put("x.jsonl", b"notes"),
+        f"face.png {HI} --out x.jsonl",
+        "x.jsonl is not a table of this command",
+        "choose another --out",
+    ),
+    "a table of nothing": (nothing, f"{HI} --out x.csv", "--out takes the answers about inputs", "name some"),
+    "batches of none": (nothing, f"face.png {HI} --out x.csv --batch-size 0", "batch_size 0", "use at least 1"),
+}
+INSPECT: dict[str, tuple[Callable[[], None], str, str, str]] = {
+    "no folder": (nothing, "nowhere", "nowhere is no folder", IMPORT),
+    "a file": (nothing, "face.png", "face.png is no folder", IMPORT),
+    "a folder of pictures": (nothing, "frames", "frames has no ", IMPORT),
+    "no manifest.json": (spoil("manifest.json"), "bad", "bad has no manifest.json", IMPORT),
+    "manifest.json of bytes": (spoil("manifest.json", b"\xff"), "bad", "bad/manifest.json is damaged", AGAIN),
+    "manifest.json without its source": (
+        edit("manifest.json", lambda manifest: manifest.pop("source")),
+        "bad",
+        "bad/manifest.json is damaged",
+        AGAIN,
+    ),
+    "manifest.json without a shape": (
+        edit("manifest.json", lambda manifest: manifest["parameters"]["decoder/norm/scale"].pop("shape")),
+        "bad",
+        "bad/manifest.json is damaged",
+        AGAIN,
+    ),
+    "config.json cut": (spoil("config.json", b"{"), "bad", "bad/config.json: not JSON", AGAIN),
+    "a tokenizer that was edited": (
+        spoil("tokenizer/tokenizer.model", b"x"),
+        "bad",
+        "bad/tokenizer/tokenizer.model is missing or has changed",
+        AGAIN,
+    ),
+}
+
+
+def with_model(arguments: str) -> str:
+    return f"predict {arguments}" + ("" if "--model" in arguments else " --model model")
+
+
+@pytest.mark.parametrize("kind", WHOLE_RUN)
+def test_a_run_that_cannot_be_is_one_line_and_touches_no_table(desk: Path, facellava: Run, kind: str) -> None:
+    make, arguments, cause, remedy = WHOLE_RUN[kind]
+    make()
+    (desk / "old.csv").write_text("file,status,answer,error,question,tokens,finish,model\nx.png,error,,bad,,,,\nhalf")
+    before = snapshot(desk)
+    for table in ("", " --out old.csv"):
+        expect_one_line(facellava(with_model(arguments) + table), cause, remedy)
+        assert snapshot(desk) == before
+
+
+@pytest.mark.parametrize("kind", ONE_INPUT)
+def test_an_input_that_cannot_be_is_one_line(desk: Path, facellava: Run, kind: str) -> None:
+    make, arguments, cause, remedy = ONE_INPUT[kind]
+    make()
+    before = snapshot(desk)
+    expect_one_line(facellava(with_model(arguments)), cause, remedy)
+    assert snapshot(desk) == before
+
+
+@pytest.mark.parametrize("kind", INSPECT)
+def test_bad_input_to_inspect_is_one_line(desk: Path, facellava: Run, kind: str) -> None:
+    make, arguments, cause, remedy = INSPECT[kind]
+    make()
+    before = snapshot(desk)
+    expect_one_line(facellava(f"inspect {arguments}"), cause, remedy)
+    assert snapshot(desk) == before
+
+
+@pytest.mark.parametrize("out", ["", " --out new.csv"])
+@pytest.mark.parametrize(("module", "package"), [("cv2", "opencv-python-headless"), ("sentencepiece", "sentencepiece")])
+def test_a_package_that_is_not_there(
+    desk: Path, facellava: Run, monkeypatch: pytest.MonkeyPatch, module: str, package: str, out: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(media, "_load_cv2", media._load_cv2.__wrapped__)
+    outcome = facellava(with_model(f"face.png {HI}{out}"))
+    expect_one_line(outcome, f"{package} is needed", "pip install 'facellava-jax[predict]'")
+    assert not (desk / "new.csv").exists()
+
+
+@pytest.mark.parametrize("out", ["", " --out new.csv"])
+def test_memory_that_does_not_suffice(desk: Path, facellava: Run, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    monkeypatch.setattr(predict, "free_memory", lambda: 4096)
+    monkeypatch.setattr(predict, "load_params", lambda *args, **options: pytest.fail("loaded all the same"))
+    outcome = facellava(with_model(f"face.png {HI}{out}"))
+    expect_one_line(outcome, "model: needs 0.0 GiB in float32, and 0.0 GiB are free", "--dtype bfloat16")
+    assert not (desk / "new.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (f"predict face.png {HI}", "--model"),
+        ("predict face.png --model model --task joy", "'joy'"),
+        (f"predict face.png --model model {HI} --dtype int8", "int8"),
+        (f"predict face.png --model model {HI} --num-frames few", "few"),
+        (f"predict face.png --model model {HI} --colour red", "--colour"),
+        ("inspect", "CHECKPOINT"),
+        ("guess face.png", "guess"),
+        ("", "predict"),
+    ],
+)
+def test_arguments_that_are_not_understood(desk: Path, facellava: Run, arguments: str, named: str) -> None:
+    before = snapshot(desk)
+    outcome = facellava(arguments)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert named in outcome.err
+    assert "Traceback" not in outcome.err
+    assert snapshot(desk) == before
+
+
+# Inspect
+
+
+def test_inspect_shows_all_there_is(desk: Path, facellava: Run, checkpoint: Path) -> None:
+    status, out, err = facellava("inspect model")
+    assert (status, err) == (0, "")
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    parameters = manifest["parameters"]
+    config, _, rest = out.partition("\n}\n")
+    assert Config.from_json(config + "\n}\n") == Config.load(checkpoint / "config.json")
+    for key, value in manifest["source"].items():
+        if not isinstance(value, dict):
+            assert f"{key}: {value}\n" in rest
+    lines = [line.split() for line in rest.splitlines()]
+    shown = {line[0]: line[1:] for line in lines if line[0] in parameters}
+    assert shown == {
+        path: ["x".join(map(str, entry["shape"])), entry["dtype"], f"{entry['bytes']:,}"]
+        for path, entry in parameters.items()
+    }
+    totals = {line[0]: (line[1], line[3]) for line in lines if line[-1] == "bytes"}
+    assert [*totals][-1] == "total"
+    assert set(totals) == {path.split("/")[0] for path in parameters} | {"total"}
+    for part, shown_totals in totals.items():
+        entries = [entry for path, entry in parameters.items() if part in (path.split("/")[0], "total")]
+        count = sum(int(np.prod(entry["shape"])) for entry in entries)
+        assert shown_totals == (f"{count:,}", f"{sum(entry['bytes'] for entry in entries):,}")
+    # Each stored piece of an array ends with a checksum of four bytes.
+    pieces = [path for path in (checkpoint / "params").glob("*/c/**/*") if path.is_file()]
+    stored = sum(path.stat().st_size - 4 for path in pieces)
+    assert totals["total"][1] == f"{stored:,}"
+
+
+# In a process of its own
+
+COMMAND = [sys.executable, "-c", "from facellava_jax.cli import main; main()"]
+
+
+def test_a_reader_that_has_enough_of_inspect(checkpoint: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "inspect", str(checkpoint)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == "{\n"
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=60)) == ("", 0)
+
+
+def test_a_process_says_one_line_and_its_status(desk: Path) -> None:
+    arguments = ["predict", "face.png", "--prompt", "hi", "--model", "nowhere"]
+    ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
+    expect_one_line(Outcome(ended.returncode, ended.stdout, ended.stderr), "nowhere is no folder", IMPORT)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["predict", "--help"]])
+def test_help_touches_no_accelerator(arguments: list[str]) -> None:
+    """JAX would take the device, or say that it is not there."""
+    environment = {**os.environ, "JAX_PLATFORMS": "nothing"}
+    ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, env=environment)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "facellava" in ended.stdout

@@ -55,17 +55,9 @@ class Predictor:
     """A checkpoint, ready to answer."""
 
     def __init__(self, model: FaceLlava, config: Config, tokenizer: Tokenizer, num_frames: int | None = None) -> None:
-        if len(tokenizer) > config.model.decoder.vocab_size:
-            raise PredictError(
-                f"the tokenizer has {len(tokenizer)} tokens and the model {config.model.decoder.vocab_size}: "
-                "put the checkpoint's own tokenizer beside it"
-            )
-        most = config.model.video_tower.num_frames if config.model.video_tower else 1
-        if num_frames is not None and not 1 <= num_frames <= most:
-            raise PredictError(f"num_frames {num_frames}: the video tower takes 1 to {most}")
         self.config = config
         self.tokenizer = tokenizer
-        self.num_frames = num_frames or most
+        self.num_frames = check_fit(config, tokenizer, num_frames)
         self._generator = Generator(model)
 
     @classmethod
@@ -76,13 +68,14 @@ class Predictor:
         from each clip: by default as many as the video tower was made for.
 
         Raises CheckpointError for a folder that holds no whole checkpoint, and PredictError, before anything is read,
-        where the parameters do not fit into memory.
+        where the parameters do not fit into memory or the tokenizer or `num_frames` not to the model.
         """
         folder = Path(folder)
         config = read_config(folder)
         dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
         tokenizer = Tokenizer.load(folder / "tokenizer")
+        check_fit(config, tokenizer, num_frames)
         check_memory(folder, config)
         return cls(build_model(config.model, load_params(folder, dtype=dtype)), config, tokenizer, num_frames)
 
@@ -118,9 +111,11 @@ class Predictor:
         A bare medium is asked `prompt`, or the question of `task`, with `options`; a Request brings its own.
         """
         common = Options(**options)
-        prepared = [self.prepare(make_request(each, prompt, task, None, common)) for each in requests]
-        parts = [prepared[at : at + batch_size] for at in range(0, len(prepared), batch_size)]
-        return [answer for part in parts for answer in self.answer(part)]
+        answers: list[Answer] = []
+        for at in range(0, len(requests), batch_size):
+            part = [make_request(each, prompt, task, None, common) for each in requests[at : at + batch_size]]
+            answers += self.answer([self.prepare(request) for request in part])
+        return answers
 
     def stream(
         self,
@@ -260,6 +255,19 @@ class AnswerReader:
         piece = self.text[self._taken :]
         self._taken = len(self.text)
         return piece
+
+
+def check_fit(config: Config, tokenizer: Tokenizer, num_frames: int | None) -> int:
+    """The frames to take from a clip. Raises PredictError for more than the tower takes, and for a larger tokenizer."""
+    if len(tokenizer) > config.model.decoder.vocab_size:
+        raise PredictError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.model.decoder.vocab_size}: "
+            "put the checkpoint's own tokenizer beside it"
+        )
+    most = config.model.video_tower.num_frames if config.model.video_tower else 1
+    if num_frames is not None and not 1 <= num_frames <= most:
+        raise PredictError(f"num_frames {num_frames}: the video tower takes 1 to {most}")
+    return num_frames or most
 
 
 def check_memory(folder: Path, config: Config) -> None:

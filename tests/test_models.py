@@ -181,8 +181,7 @@ def clip_of(tower: VisionTower, layers: int) -> transformers.CLIPVisionModel:
     return clip.eval()
 
 
-@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-@pytest.mark.parametrize("select_layer", [-2, -1, 1])
+@pytest.mark.parametrize(("activation", "select_layer"), [("gelu", -2), ("quick_gelu", -1), ("gelu", 1)])
 def test_tower_equals_clip(activation: Any, select_layer: int, make_model: MakeModel) -> None:
     keep_cls = select_layer != -2
     tower_config = replace(TINY.image_tower, hidden_act=activation, select_layer=select_layer, keep_cls=keep_cls)
@@ -396,8 +395,9 @@ def test_masked_cross_attention(patches: int, transposed: bool, make_model: Make
 # --- the whole model
 
 
-@pytest.mark.parametrize("kind", ["image", "video"])
-@pytest.mark.parametrize("appended", ["none", "one", "nine"])
+@pytest.mark.parametrize(
+    ("kind", "appended"), [("image", "none"), ("image", "nine"), ("video", "none"), ("video", "one")]
+)
 def test_media_without_landmarks_are_plain(kind: str, appended: str, make_model: MakeModel) -> None:
     """In one batch, media with landmarks are what FRGCA gives and the others what the projector gives."""
     landmarks = replace(

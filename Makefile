@@ -11,7 +11,7 @@ demo: $(VENV)/test
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ in float32 at the highest matmul precision.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from zipfile import BadZipFile
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from facellava_jax.axes import Batch, Media
+from facellava_jax.axes import Batch
 from facellava_jax.checkpoint import load_params, read_config
 from facellava_jax.config import LANDMARK_POINTS, Config
 from facellava_jax.data import Sample, Visual, collate
@@ -217,41 +217,32 @@ def _run_branches(model: FaceLlava, case: Case) -> Arrays:
         z_BTK2 = jnp.stack(points) if len(points) == len(visuals) else None
         outputs = nnx.jit(_run_branch)(model, tower, pixels_BTYX3, z_BTK2)
         arrays |= {f"{kind}_{name}": np.asarray(array) for name, array in outputs.items()}
+        if f"{kind}_tower_hidden_all" in case.outputs:
+            first_BTPC = nnx.jit(lambda tower, pixels: tower.embed(pixels))(tower, pixels_BTYX3)
+            arrays[f"{kind}_tower_hidden_all"] = np.stack(_run_layers(tower.layers, first_BTPC))
     return arrays
 
 
 def _run_branch(
     model: FaceLlava, tower: VisionTower, pixels_BTYX3: jax.Array, z_BTK2: jax.Array | None
 ) -> dict[str, jax.Array]:
-    h_BTPC = tower.embed(pixels_BTYX3)
-    hidden = [h_BTPC]
-    for layer in _unstack(tower.layers):
-        hidden.append(layer(hidden[-1]))
     features_BTPC = tower(pixels_BTYX3)
     assert model.mm_projector is not None
     h_BTPD = model.mm_projector(features_BTPC)
-    arrays = {"tower_hidden_all": jnp.stack(hidden), "tower_out": features_BTPC, "mm_proj_out": h_BTPD}
+    arrays = {"tower_out": features_BTPC, "mm_proj_out": h_BTPD}
     landmarks = model.config.landmarks
-    b, t, p, _ = h_BTPD.shape
-    media = Media(
-        pixels_BTYX3[:, None],
-        jnp.zeros((b, 1, t, LANDMARK_POINTS, 2)) if z_BTK2 is None else z_BTK2[:, None],
-        jnp.full((b, 1), z_BTK2 is not None),
-    )
-    features_BTPD = model.encode_media(tower, media).reshape(b, t, -1, h_BTPD.shape[-1])
     if landmarks is None or z_BTK2 is None:
-        # Without landmarks no landmark tokens follow, though the model keeps their places.
-        return arrays | {"features": features_BTPD[:, :, :p]}
+        return arrays | {"features": h_BTPD}
     tokens_BTRD, global_BTRD = model.landmark_tokens(z_BTK2)
     arrays |= {
         "lm_local": model.landmarks_projector(z_BTK2),
         "lm_global": global_BTRD,
         "lm_tokens": tokens_BTRD,
         "cross_attn_out": model.landmarks_cross_attn(h_BTPD, tokens_BTRD, z_BTK2),
-        "features": features_BTPD,
+        "features": model.guide(h_BTPD, z_BTK2, jnp.ones(len(z_BTK2), bool)),
     }
     if landmarks.cross_attn == "masked":
-        arrays["distance_mask"] = distance_mask(z_BTK2, p, transposed=landmarks.transposed_grid)
+        arrays["distance_mask"] = distance_mask(z_BTK2, h_BTPD.shape[2], transposed=landmarks.transposed_grid)
     return arrays
 
 
@@ -264,7 +255,7 @@ def _run_prompts(model: FaceLlava, config: Config, case: Case) -> Arrays:
         for row, keep, label, entries in zip(ids, mask, labels, case.assign(), strict=True)
     ]
     batch = collate(samples, config.model, max_length=config.text.max_length)
-    embeds_BLD, hidden_IBLD, logits_BLV = nnx.jit(_forward)(model, batch)
+    embeds_BLD, final_BLD, logits_BLV = nnx.jit(_forward)(model, batch)
     rows, length = case.mask.shape
     first = case.mask.argmax(axis=1)  # where a row begins: not at 0 where the original pads on the left
 
@@ -284,30 +275,32 @@ def _run_prompts(model: FaceLlava, config: Config, case: Case) -> Arrays:
     chosen = np.take_along_axis(at, target[..., None], axis=-1)[..., 0]
     learnt = merged[:, 1:] != IGNORE
     positions = case.outputs.get("logits_positions")
-    return {
+    arrays = {
         "inputs_embeds": lay_out(embeds_BLD),
         "attention_mask_merged": lay_out(np.arange(batch.tokens.shape[1]) < batch.lengths[:, None]).astype(np.int64),
         "labels_merged": merged,
-        "llm_hidden_states": np.stack([lay_out(h_BLD) for h_BLD in hidden_IBLD]),
         "logits": logits if positions is None else logits[:, positions],
         "logits_logsumexp": logsumexp,
         "logits_max": peak,
         "logits_argmax": logits.argmax(axis=-1),
-        "loss": np.asarray((logsumexp[:, :-1] - chosen)[learnt].mean()),
+        "loss": np.asarray((logsumexp[:, :-1] - chosen)[learnt].sum() / max(1, learnt.sum())),
     }
+    if "llm_hidden_states" in case.outputs:
+        positions_BL = jnp.broadcast_to(jnp.arange(batch.tokens.shape[1]), batch.tokens.shape)
+        rotary = rotary_angles(positions_BL, config.model.decoder)
+        mask_BLS = causal_mask(jnp.asarray(batch.lengths), *2 * batch.tokens.shape[1:])
+        hidden = _run_layers(
+            model.decoder.layers, embeds_BLD, lambda layer, h: layer(h, rotary, mask_BLS, None, jnp.int32(0), 0)[0]
+        )
+        arrays["llm_hidden_states"] = np.stack([lay_out(h_BLD) for h_BLD in [*hidden[:-1], final_BLD]])
+    return arrays
 
 
-def _forward(model: FaceLlava, batch: Batch) -> tuple[jax.Array, list[jax.Array], jax.Array]:
-    """The decoder's input, the states between its layers with the normalised last one, and the logits."""
+def _forward(model: FaceLlava, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The decoder's input, its final hidden states, and the logits."""
     embeds_BLD = model.splice(batch, model.encode(batch))
-    b, length = batch.tokens.shape
-    rotary = rotary_angles(jnp.broadcast_to(jnp.arange(length), (b, length)), model.config.decoder)
-    mask_BLS = causal_mask(jnp.asarray(batch.lengths), length, length)
-    hidden = [embeds_BLD]
-    for layer in _unstack(model.decoder.layers):
-        hidden.append(layer(hidden[-1], rotary, mask_BLS, None, jnp.int32(0), 0)[0])
-    final_BLD, _ = model(batch)
-    return embeds_BLD, [*hidden[:-1], final_BLD], model.decoder.logits(final_BLD)
+    final_BLD, _ = model.read(embeds_BLD, jnp.asarray(batch.lengths))
+    return embeds_BLD, final_BLD, model.decoder.logits(final_BLD)
 
 
 def _run_generation(model: FaceLlava, config: Config, eos_id: int, case: Case) -> Arrays:
@@ -331,8 +324,15 @@ def _run_generation(model: FaceLlava, config: Config, eos_id: int, case: Case) -
     return {"gen_step_logits": np.stack(logits), "gen_ids": ids[ids != NO_TOKEN]}
 
 
-def _unstack(layers: nnx.Module) -> list[Any]:
-    """The layers of a stack, one by one."""
+def _run_layers(
+    layers: nnx.Module,
+    first: jax.Array,
+    step: Callable[[Any, jax.Array], jax.Array] = lambda layer, h: layer(h),
+) -> list[jax.Array]:
+    """What goes into a stack, and what comes out of each of its layers."""
     graphdef, params = nnx.split(layers)
-    count = len(jax.tree.leaves(params)[0])
-    return [nnx.merge(graphdef, jax.tree.map(lambda array, i=i: array[i], params)) for i in range(count)]
+    run = jax.jit(lambda params, h: step(nnx.merge(graphdef, params), h))
+    hidden = [first]
+    for index in range(len(jax.tree.leaves(params)[0])):
+        hidden.append(run(jax.tree.map(lambda array, index=index: array[index], params), hidden[-1]))
+    return hidden

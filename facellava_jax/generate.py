@@ -129,7 +129,9 @@ def pick_tokens(logits_BV: Float[Array, "B V"], sampling: Sampling, step: Int[Ar
         rank_V = jnp.arange(logits_BV.shape[-1])
         kept_BV = (rank_V < sampling.top_k[:, None]) | (sampling.top_k[:, None] == 0)
         share_BV = jax.nn.softmax(jnp.where(kept_BV, sorted_BV, -jnp.inf), axis=-1)
-        kept_BV &= (jnp.cumsum(share_BV, axis=-1) - share_BV < sampling.top_p[:, None]) | (rank_V == 0)
+        before_BV = jnp.cumsum(share_BV, axis=-1) - share_BV
+        # The sum may round to 1 before the end: a share of 1 keeps all, whatever it rounds to.
+        kept_BV &= (before_BV < sampling.top_p[:, None]) | (rank_V == 0) | (sampling.top_p[:, None] == 1)
         keys_B = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), step))(sampling.seed)
         choice_B = jax.vmap(jax.random.categorical)(keys_B, jnp.where(kept_BV, sorted_BV, -jnp.inf))
         drawn_B = jnp.take_along_axis(order_BV, choice_B[:, None], axis=-1)[:, 0]

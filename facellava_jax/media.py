@@ -4,15 +4,17 @@ NumPy and OpenCV only, no JAX: data workers import this. What a file holds is to
 only where those say nothing, so that a damaged picture is still reported as a picture.
 """
 
+import contextlib
 import functools
+import itertools
 import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -20,6 +22,9 @@ from jaxtyping import Float32, Int64, UInt8
 from .config import LANDMARK_POINTS
 from .errors import FaceLlavaError
 from .extras import require
+
+if TYPE_CHECKING:
+    import cv2
 
 Kind = Literal["image", "video"]
 
@@ -46,6 +51,7 @@ SIGNATURE_BYTES = 12
 # Beyond this a file is a mistake or an attack: 13,377 pixels squared, half a gigabyte decoded.
 MAX_PIXELS = 178_956_970
 MAX_SIDE = 65_535
+FRAME_RATE = 24  # where a clip does not say
 
 LANDMARK_CROP = 256  # side of the face crop whose pixels landmark files count in
 
@@ -131,6 +137,38 @@ def load_video(path: Path, num_frames: int) -> Clip:
         if length != expected:
             raise MediaError(f"{path}: has {length} frames after {expected} before: read it when nothing writes to it")
     return Clip(frames, sample_frame_ids(length, num_frames), length)
+
+
+class Frame(NamedTuple):
+    """A frame of a clip, in RGB, and when it is shown: seconds after the first."""
+
+    pixels: UInt8[np.ndarray, "Y X 3"]
+    seconds: float
+
+
+def iterate_video(path: Path) -> Iterator[Frame]:
+    """Every frame that `load_video` counts, in order, in one pass of flat memory.
+
+    Raises as `load_video` does.
+    """
+    _expect("video", _read(path, SIGNATURE_BYTES), path)
+    with _open_clip(path) as capture:
+        interval = 1 / (capture.get(_load_cv2().CAP_PROP_FPS) or FRAME_RATE)
+        start, seconds, first = 0.0, -interval, None
+        for decoded in itertools.count():
+            if not capture.grab():
+                break
+            stamp = capture.get(_load_cv2().CAP_PROP_POS_MSEC) / 1000
+            if not decoded:
+                start = stamp
+            # A clip that is put together wrongly may have no times, or some that go back.
+            seconds = stamp - start if stamp - start > seconds else seconds + interval
+            pixels = _retrieve(capture, decoded, path)
+            first = pixels if first is None else first
+            _check_same_size(f"{path}: frame {decoded}", pixels, first)
+            yield Frame(pixels, seconds)
+    if first is None:
+        raise _nothing_decodes(path)
 
 
 def load_frames(folder: Path, num_frames: int) -> Clip:
@@ -315,25 +353,42 @@ def _read_frames(
 
     Without a `length` the container's claim is taken. Where the two lengths differ, the frames are not to be used.
     """
-    cv2 = _load_cv2()
-    capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
-    try:
-        _check_size(path, int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)))
+    with _open_clip(path) as capture:
         if length is None:
-            length = max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            length = max(1, int(capture.get(_load_cv2().CAP_PROP_FRAME_COUNT)))
         frame_ids = sample_frame_ids(length, num_frames).tolist()
         kept: dict[int, np.ndarray] = {}
         decoded = 0
         while capture.grab():
             if decoded in frame_ids:
-                ok, pixels = capture.retrieve()
-                if not ok:
-                    raise MediaError(f"{path}: frame {decoded} cannot be turned into pixels: encode the clip again")
-                kept[decoded] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+                kept[decoded] = _retrieve(capture, decoded, path)
                 _check_same_size(f"{path}: frame {decoded}", kept[decoded], kept[0])
             decoded += 1
+    if not decoded:
+        raise _nothing_decodes(path)
+    return np.stack([kept.get(index, kept[0]) for index in frame_ids]), length, decoded
+
+
+@contextlib.contextmanager
+def _open_clip(path: Path) -> Iterator["cv2.VideoCapture"]:
+    cv2 = _load_cv2()
+    capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
+    try:
+        _check_size(path, int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)))
+        yield capture
     finally:
         capture.release()
-    if not decoded:
-        raise MediaError(f"{path}: no frame of it decodes: copy it again, or encode it as H.264 in MP4")
-    return np.stack([kept.get(index, kept[0]) for index in frame_ids]), length, decoded
+
+
+def _retrieve(capture: "cv2.VideoCapture", index: int, path: Path) -> UInt8[np.ndarray, "Y X 3"]:
+    """The frame just grabbed, in RGB."""
+    ok, pixels = capture.retrieve()
+    if not ok:
+        raise MediaError(f"{path}: frame {index} cannot be turned into pixels: encode the clip again")
+    cv2 = _load_cv2()
+    rgb: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def _nothing_decodes(path: Path) -> MediaError:
+    return MediaError(f"{path}: no frame of it decodes: copy it again, or encode it as H.264 in MP4")

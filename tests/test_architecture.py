@@ -35,9 +35,17 @@ ORDER = [
 # Only these files use these packages. (None: any file may.)
 OPTIONAL: dict[str, set[str] | None] = {
     "torch": {"conversion/source.py"},
-    "cv2": {"facellava_jax/media.py", "facellava_jax/faces.py", "facellava_jax/synthetic.py"},
-    "ai_edge_litert": {"facellava_jax/faces.py"},
+    "ai_edge_litert": {"facellava_jax/faces/networks.py"},
     "array_record": {"facellava_jax/data.py"},
+    "av": {"facellava_jax/faces/encode.py"},
+    "cv2": {
+        "facellava_jax/media.py",
+        "facellava_jax/faces/crop.py",
+        "facellava_jax/faces/detect.py",
+        "facellava_jax/faces/draw.py",
+        "facellava_jax/faces/landmarks.py",
+        "facellava_jax/synthetic.py",
+    },
     "grain": {"facellava_jax/data.py"},
     "optax": {"facellava_jax/optim.py"},
     "safetensors": {"conversion/source.py", "conversion/export.py"},

@@ -35,17 +35,17 @@ class FaceLlava(nnx.Module):
             self.landmarks_cross_attn = LandmarkCrossAttention(config.landmarks, width, init)
         self.decoder = Decoder(config.decoder, init)
 
-    def __call__(
-        self,
-        batch: Batch,
-        cache: KVCache | None = None,
-    ) -> tuple[Float[Array, "B L D"], KVCache | None]:
+    def __call__(self, batch: Batch, cache: KVCache | None = None) -> tuple[Float[Array, "B L D"], KVCache | None]:
         """Final hidden states of whole prompts, from position 0 on; `cache`, where given, is filled from slot 0."""
-        embeds_BLD = self.splice(batch, self.encode(batch))
-        slots = batch.tokens.shape[1] if cache is None else cache.k.shape[2]
-        mask_BLS = causal_mask(jnp.asarray(batch.lengths), batch.tokens.shape[1], slots)
-        positions_BL = jnp.broadcast_to(jnp.arange(batch.tokens.shape[1]), batch.tokens.shape)
-        return self.decoder(embeds_BLD, positions_BL, mask_BLS, cache)
+        return self.read(self.splice(batch, self.encode(batch)), jnp.asarray(batch.lengths), cache)
+
+    def read(
+        self, embeds_BLD: Float[Array, "B L D"], lengths_B: Int[Array, " B"], cache: KVCache | None = None
+    ) -> tuple[Float[Array, "B L D"], KVCache | None]:
+        """The decoder over spliced prompts of these lengths."""
+        b, length, _ = embeds_BLD.shape
+        mask_BLS = causal_mask(lengths_B, length, length if cache is None else cache.k.shape[2])
+        return self.decoder(embeds_BLD, jnp.broadcast_to(jnp.arange(length), (b, length)), mask_BLS, cache)
 
     def encode(self, batch: Batch) -> Float[Array, "B E D"] | None:
         """Visual tokens of each sample: those of its images, then those of its clips; None without any."""
@@ -62,13 +62,21 @@ class FaceLlava(nnx.Module):
         pixels_BTYX3, z_BTK2 = (jnp.reshape(x, (b * m, *x.shape[2:])) for x in (media.pixels, media.landmarks))
         assert self.mm_projector is not None  # it is there wherever a tower is
         h_BTPD = self.mm_projector(tower(pixels_BTYX3))
-        if self.config.landmarks:
-            has_B111 = jnp.reshape(media.has_landmarks, (b * m, 1, 1, 1))
-            tokens_BTRD, global_BTRD = self.landmark_tokens(z_BTK2)
-            h_BTPD = jnp.where(has_B111, self.landmarks_cross_attn(h_BTPD, tokens_BTRD, z_BTK2), h_BTPD)
-            if self.config.landmarks.use_landmark_tokens:
-                h_BTPD = jnp.concatenate([h_BTPD, global_BTRD.astype(h_BTPD.dtype)], axis=2)
+        h_BTPD = self.guide(h_BTPD, z_BTK2, jnp.reshape(media.has_landmarks, -1))
         return h_BTPD.reshape(b, -1, h_BTPD.shape[-1])
+
+    def guide(
+        self, h_BTPD: Float[Array, "B T P D"], z_BTK2: Float[Array, "B T K 2"], has_B: Bool[Array, " B"]
+    ) -> Float[Array, "B T slots D"]:
+        """The landmark branch on projected features; those of media without landmarks stay as they are."""
+        if not self.config.landmarks:
+            return h_BTPD
+        tokens_BTRD, global_BTRD = self.landmark_tokens(z_BTK2)
+        guided_BTPD = self.landmarks_cross_attn(h_BTPD, tokens_BTRD, z_BTK2)
+        h_BTPD = jnp.where(has_B[:, None, None, None], guided_BTPD, h_BTPD)
+        if not self.config.landmarks.use_landmark_tokens:
+            return h_BTPD
+        return jnp.concatenate([h_BTPD, global_BTRD.astype(h_BTPD.dtype)], axis=2)
 
     def landmark_tokens(
         self, z_BTK2: Float[Array, "B T K 2"]

@@ -60,6 +60,7 @@ OPTIONAL: dict[str, set[str] | None] = {
 HARD_LINE_LIMIT = 400
 MIB = 2**20
 LARGE_FILES = {
+    "facellava_jax/faces/models/face_landmark.tflite",
     "tests/goldens/05_video_masked_f4/outputs.npz",
     "tests/goldens/07_mixed_batch_truncate/outputs.npz",
 }

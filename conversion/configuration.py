@@ -214,7 +214,7 @@ def _landmarks(raw: Json, *, new: bool) -> LandmarkConfig | None:
         return None
     _require(CONFIG, "landmarks_hidden_size", _field(raw, "landmarks_hidden_size"), (2 * LANDMARK_POINTS,))
     default = LandmarkConfig()
-    cross_attn = raw.get("cross_attn_type", default.cross_attn)
+    cross_attn = raw.get("cross_attn_type") or default.cross_attn
     _require(CONFIG, "cross_attn_type", cross_attn, ("simple", "masked"))
     return LandmarkConfig(
         landmarks_projector=_projector_name(raw, "landmarks_projector_type", default.landmarks_projector),
@@ -228,7 +228,7 @@ def _landmarks(raw: Json, *, new: bool) -> LandmarkConfig | None:
 
 
 def _projector_name(raw: Json, name: str, default: str) -> str:
-    value = raw.get(name, default)
+    value = raw.get(name) or default
     if not isinstance(value, str):
         raise SourceError(f"{CONFIG}: {name} {value!r} is not a name: use one of linear, mlp2x_gelu")
     if "mask_adapter" in value:
@@ -243,7 +243,7 @@ def _tower(part: Part, raw: Json, towers: Mapping[Part, SourceTower]) -> TowerCo
         return None
     source = towers[part]
     select = _field(raw, "mm_vision_select_layer")
-    feature = raw.get("mm_vision_select_feature", "patch")
+    feature = raw.get("mm_vision_select_feature") or "patch"
     _require(CONFIG, "mm_vision_select_feature", feature, ("patch", "cls_patch"))
     # The original's video tower keeps the CLS token whatever the config says.
     keep_cls = part == "video_tower" or feature == "cls_patch"

@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from facellava_jax.checkpoint import cast, layer_shapes, write_checkpoint
 from facellava_jax.config import Config, DType, ModelConfig
+from facellava_jax.text import Tokenizer
 
 from .configuration import read_config
 from .original import Original, open_original
-from .rules import Entry, dropped_reason, entries, to_ours
+from .rules import TOWER_FOLDERS, Entry, dropped_reason, entries, to_ours
 from .source import DTYPES, Json, LazyTensor, SourceError, some
 
 InitPart = Literal["landmarks", "projector"]
@@ -65,15 +66,23 @@ def import_checkpoint(
     Raises SourceError, with nothing written, for a source that does not hold exactly the model that its config
     describes; CheckpointError where `out` exists or a number does not fit `dtype`.
     """
+    if out.resolve() == src.resolve():
+        raise SourceError(f"{out} is the checkpoint to import: choose another name for the output")
     original = open_original(src, image_tower=image_tower, video_tower=video_tower, projector=projector, base=base)
     config = configure(original, dtype, init_missing)
     table = list(entries(config))
     initialised = _check(original.tensors, table, init_missing)
     notes = list(original.notes)
+    for part, folder in TOWER_FOLDERS.items():
+        if getattr(config.model, part) is None:
+            say(f"there is no {part}: --{part.replace('_', '-')} DIR takes it from {folder}")
+    if config.model.tower_width is None:
+        say("there is no tower and so no projector: this model answers questions without media alone")
     if config.model.landmarks is None:
         notes.append("there are no landmark modules: --init-missing landmarks starts new ones")
     if initialised:
         notes.append(f"{len(initialised)} tensors are newly initialised with seed {seed}: {some(initialised)}")
+    _check_tokenizer(original.tokenizer, config.model.decoder.vocab_size)
     dtypes: dict[str, DType] = {
         path: dtype or (original.tensors[entry.key].dtype if entry.key in original.tensors else config.model.dtype)  # type: ignore[misc]
         for entry in table
@@ -205,6 +214,20 @@ def _check(tensors: Mapping[str, LazyTensor], table: list[Entry], init_missing: 
             "use the config.json that belongs to these weights"
         )
     return [entry.key for entry in missing]
+
+
+def _check_tokenizer(files: Collection[Path], vocab_size: int) -> None:
+    """Raises TextError for a tokenizer that cannot be read, and SourceError for one that the model is too small for."""
+    folder = next(iter(files)).parent
+    try:
+        tokenizer = Tokenizer.load(folder)
+    except ImportError:
+        return  # without SentencePiece nobody can tell before the first prediction
+    if len(tokenizer) > vocab_size:
+        raise SourceError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens and the model {vocab_size}: give the tokenizer that "
+            "the checkpoint was trained with"
+        )
 
 
 def _projector_of(tensors: Mapping[str, LazyTensor]) -> str | None:

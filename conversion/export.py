@@ -79,7 +79,9 @@ def _collect(
                     "fill from the checkpoint that this one was imported from"
                 )
             tensors.append(SavedTensor(entry.key, entry.shape, tensor.dtype, functools.partial(_carry, tensor, entry)))
-        elif entry.part in ("decoder", "landmarks") and entry.reason != TIED:
+        elif entry.reason == TIED:
+            continue  # transformers ties it again
+        elif entry.part in ("decoder", "landmarks"):
             compute = functools.partial(_compute, entry, config)
             tensors.append(SavedTensor(entry.key, entry.shape, config.model.dtype, compute))
         else:

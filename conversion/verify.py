@@ -57,6 +57,7 @@ TOLERANCES = {
 # Arrays that count where the attention mask is 1 -> the axis of their batch; the next one is the sequence.
 MASKED = {"inputs_embeds": 0, "llm_hidden_states": 1, "logits": 0}
 MASKED |= dict.fromkeys(("logits_logsumexp", "logits_max", "logits_argmax"), 0)
+KINDS = ("image", "video", "dummy_image")
 # What a case holds beside results: the prompt, positions, and how sure the original was of each token.
 NOT_RESULTS = ("gen_prompt_ids", "gen_margin", "logits_positions")
 
@@ -100,6 +101,14 @@ class Case(NamedTuple):
             inputs, outputs = (_load_arrays(folder / f"{name}.npz") for name in ("inputs", "outputs"))
         except (ValueError, OSError, EOFError, BadZipFile) as error:
             raise VerifyError(f"{folder}: a damaged case: {error}") from None
+        entries = meta.get("images_order") if isinstance(meta, dict) else None
+        if not isinstance(entries, list) or not all(
+            isinstance(entry, dict) and "key" in entry and entry.get("kind") in KINDS for entry in entries
+        ):
+            raise VerifyError(
+                f"{folder / 'meta.json'}: images_order is no list of media, each with a key and a kind "
+                f"({', '.join(KINDS)}): name them in the order of the lists given to the model"
+            )
         return cls(folder, meta, inputs, outputs)
 
     @property
@@ -112,11 +121,12 @@ class Case(NamedTuple):
         """A medium of the case, channels last."""
         pixels = self.need(entry["key"])
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels
-        points = (
-            self.need(entry["landmarks"]).reshape(-1, LANDMARK_POINTS, 2)
-            if landmarks and "landmarks" in entry
-            else None
-        )
+        points = self.need(entry["landmarks"]) if landmarks and "landmarks" in entry else None
+        if pixels.ndim != 4 or (points is not None and points.size != pixels.shape[1] * 2 * LANDMARK_POINTS):
+            raise VerifyError(
+                f"{self.folder / 'inputs.npz'}: {entry['key']} has shape {pixels.shape} and its landmarks "
+                f"{None if points is None else points.shape}: record (3, frames, Y, X) and (frames, 136)"
+            )
         points = None if points is None else points.reshape(-1, LANDMARK_POINTS, 2)
         kind: Kind = "video" if entry["kind"] == "video" else "image"
         return Visual(Medium(kind, pixels.shape[1]), pixels.transpose(1, 2, 3, 0), points)
@@ -157,6 +167,8 @@ def verify(checkpoint: Path, case: Path) -> list[Row]:
             **_run_prompts(model, config, recorded),
             **_run_generation(model, config, Tokenizer.load(checkpoint / "tokenizer").eos_id, recorded),
         }
+    if not recorded.outputs.keys() - set(NOT_RESULTS):
+        raise VerifyError(f"{case / 'outputs.npz'}: holds no result to compare: record some, logits for example")
     results = {name: array for name, array in recorded.outputs.items() if name not in NOT_RESULTS}
     return [row for name, array in results.items() for row in _compare(name, computed.get(name), array, recorded)]
 
@@ -308,11 +320,13 @@ def _run_generation(model: FaceLlava, config: Config, eos_id: int, case: Case) -
     if "gen_prompt_ids" not in case.outputs:
         return {}
     entries = case.assign()[0] if case.meta["images_order"] else []
-    media = [case.visual(entry, landmarks=case.meta["gen"]["uses_landmarks"]) for entry in entries]
-    sample = Sample(case.outputs["gen_prompt_ids"].tolist(), media)
+    media = [case.visual(entry, landmarks=case.meta.get("gen", {}).get("uses_landmarks", True)) for entry in entries]
+    sample = Sample(case.outputs["gen_prompt_ids"].reshape(-1).tolist(), media)
     # The original cuts prompts of generation, too.
     batch = collate([sample], config.model, max_length=config.text.max_length)
-    steps = len(case.outputs["gen_ids"])
+    steps = case.outputs["gen_ids"].size if "gen_ids" in case.outputs else 0
+    if steps == 0:
+        raise VerifyError(f"{case.folder / 'outputs.npz'}: gen_prompt_ids has no gen_ids beside it: record the new ids")
     greedy = Sampling(np.zeros(1, np.float32), np.zeros(1, np.int32), np.ones(1, np.float32), np.zeros(1, np.uint32))
     generator = Generator(model)
     state = generator.prefill(batch, steps)

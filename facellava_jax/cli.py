@@ -1,5 +1,7 @@
 """The command `facellava`. What brings JAX along is imported when a command runs, so that `--help` is quick."""
 
+import dataclasses
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +15,7 @@ from tqdm import tqdm
 
 from .config import DType
 from .errors import FaceLlavaError
-from .media import SUFFIXES, list_media
+from .media import SUFFIXES, MediaError, list_media
 from .program import run_program, say, write
 from .request import Options, PredictError, Request, Task, find_question
 from .results import ResultFile, ResultsError
@@ -22,7 +24,7 @@ PROGRAM = "facellava"
 Input = TypeVar("Input")
 
 DESCRIPTION = "Ask questions about a face in a picture or a clip."
-COLUMNS = ("file", "status", "answer", "error", "question", "tokens", "finish", "model")
+COLUMNS = ("file", "status", "answer", "error", "question", "tokens", "finish", "model", "settings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,7 @@ class Predict:
 
     def run(self) -> int:
         questions = self._questions()
-        inputs = [str(path) for source in self.inputs for path in list_media(Path(source))]
-        inputs = list(dict.fromkeys([*inputs, *map(str, self.frames)]))
+        inputs = list(dict.fromkeys([*self._list_inputs(), *map(str, self.frames)]))
         if self.landmarks != "none" and len(inputs) != 1:
             raise PredictError(f"{self.landmarks}: landmarks of one input, and there are {len(inputs)}: give one input")
         if self.out is None:
@@ -69,6 +70,25 @@ class Predict:
         if not inputs:
             raise PredictError("--out takes the answers about inputs: name some")
         return self._answer_all(inputs, self.out, questions)
+
+    def _list_inputs(self) -> list[str]:
+        """The media that the inputs name. Of several inputs, one that names none is left to fail on its own."""
+        inputs: list[str] = []
+        for source in self.inputs:
+            try:
+                inputs += map(str, list_media(Path(source)))
+            except MediaError:
+                if len(self.inputs) == 1:
+                    raise
+                inputs.append(source)
+        return inputs
+
+    def _settings(self) -> str:
+        """What the answers depend on beside file, question and model."""
+        options = dataclasses.asdict(self.options)
+        return json.dumps(
+            {"dtype": self.dtype, "num_frames": self.num_frames, "landmarks": str(self.landmarks), **options}
+        )
 
     def _questions(self) -> set[str]:
         """What the inputs will be asked: of a task, the words for pictures and for clips."""
@@ -94,12 +114,16 @@ class Predict:
                 raise ResultsError(f"{out} holds answers of {done['model']}: choose another --out")
             if done["question"] not in questions:
                 raise ResultsError(f"{out} holds answers to {done['question']!r}: choose another --out")
+            if done["settings"] != self._settings():
+                raise ResultsError(f"{out} holds answers with other settings, {done['settings']}: choose another --out")
         left = [file for file in inputs if file not in results.done]
         if not left:
             return 0
         from .predict import Predictor
 
-        predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames)
+        predictor = Predictor.load(
+            self.model, dtype=self.dtype, num_frames=self.num_frames, batch_size=min(self.batch_size, len(left))
+        )
         failed = 0
         with results, tqdm(total=len(inputs), initial=len(inputs) - len(left), unit="file", disable=None) as bar:
             ahead = read_ahead(lambda file: predictor.prepare(self._request(file)), left, self.batch_size)
@@ -107,7 +131,7 @@ class Predict:
                 good = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
                 answers = iter(predictor.answer(good) if good else [])
                 for file, outcome in zip(files, outcomes, strict=True):
-                    row: dict[str, object] = {"file": file, "model": str(self.model)}
+                    row: dict[str, object] = {"file": file, "model": str(self.model), "settings": self._settings()}
                     if isinstance(outcome, Exception):
                         failed += 1
                         row |= {"status": "error", "error": str(outcome)}

@@ -135,6 +135,9 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         _divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
         _divides("num_key_value_heads", self.num_key_value_heads, "num_attention_heads", self.num_attention_heads)
+        for name in ("rope_theta", "rope_scaling_factor"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: use a number above 0")
         if self.head_dim % 2:
             raise ConfigError(
                 f"hidden_size / num_attention_heads is {self.head_dim}: rotary embeddings need an even one"

@@ -90,7 +90,10 @@ def list_media(source: Path) -> list[Path]:
     if source.is_dir():
         found: Iterable[Path] = source.iterdir()
     elif set(str(source)) & set("*?["):
-        found = Path(source.anchor).glob(str(source.relative_to(source.anchor)))
+        try:
+            found = list(Path(source.anchor).glob(str(source.relative_to(source.anchor))))
+        except ValueError as error:
+            raise MediaError(f"{source}: {error}: write it as folder/**/*.png") from None
     else:
         raise MediaError(f"{source}: no such file or folder: check the path")
     media = [path for path in found if not path.name.startswith(".") and path.is_file() and find_kind(path)]

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Int
 from .checkpoint import load_params, read_config
 from .config import Config, DType
 from .data import Sample, Visual, collate, measure
-from .generate import NO_TOKEN, Generator, Sampling
+from .generate import NO_TOKEN, Decoding, Generator, Sampling
 from .media import (
     Clip,
     Kind,
@@ -61,22 +62,30 @@ class Predictor:
         self._generator = Generator(model)
 
     @classmethod
-    def load(cls, folder: str | Path, *, dtype: DType | None = None, num_frames: int | None = None) -> Self:
+    def load(
+        cls, folder: str | Path, *, dtype: DType | None = None, num_frames: int | None = None, batch_size: int = 1
+    ) -> Self:
         """The model of a checkpoint folder, its parameters and arithmetic in `dtype`.
 
         That is bfloat16 by default, and float32 on CPU, where bfloat16 is many times slower. `num_frames` are taken
-        from each clip: by default as many as the video tower was made for.
+        from each clip: by default as many as the video tower was made for. `batch_size` is the number of prompts that
+        memory is to suffice for.
 
         Raises CheckpointError for a folder that holds no whole checkpoint, and PredictError, before anything is read,
         where the parameters do not fit into memory or the tokenizer or `num_frames` not to the model.
         """
         folder = Path(folder)
         config = read_config(folder)
-        dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+        cpu = jax.default_backend() == "cpu"
+        dtype = dtype or ("float32" if cpu else "bfloat16")
+        if dtype not in get_args(DType):
+            raise PredictError(f"dtype {dtype!r} is not one of {', '.join(get_args(DType))}")
+        if cpu and dtype == "float16":
+            raise PredictError("dtype 'float16' is not computed on CPU: use float32, or bfloat16 to save memory")
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
         tokenizer = Tokenizer.load(folder / "tokenizer")
         check_fit(config, tokenizer, num_frames)
-        check_memory(folder, config)
+        check_memory(folder, config, batch_size)
         return cls(build_model(config.model, load_params(folder, dtype=dtype)), config, tokenizer, num_frames)
 
     def predict(
@@ -94,7 +103,7 @@ class Predictor:
         `Options`. A Request in the place of the media brings all of this. Raises MediaError, TextError or PredictError
         for what cannot be answered.
         """
-        request = make_request(media, prompt, task, landmarks, Options(**options))
+        request = make_request(media, prompt, task, landmarks, options)
         return self.answer([self.prepare(request)])[0]
 
     def predict_batch(
@@ -112,8 +121,13 @@ class Predictor:
         """
         common = Options(**options)
         answers: list[Answer] = []
+        if batch_size < 1:
+            raise PredictError(f"batch_size {batch_size}: use at least 1")
         for at in range(0, len(requests), batch_size):
-            part = [make_request(each, prompt, task, None, common) for each in requests[at : at + batch_size]]
+            part = [
+                each if isinstance(each, Request) else Request(each, prompt, task, options=common)
+                for each in requests[at : at + batch_size]
+            ]
             answers += self.answer([self.prepare(request) for request in part])
         return answers
 
@@ -127,7 +141,7 @@ class Predictor:
         **options: Any,
     ) -> Iterator[str]:
         """The text of the same answer in pieces, as they come."""
-        request = make_request(media, prompt, task, landmarks, Options(**options))
+        request = make_request(media, prompt, task, landmarks, options)
         for (reader,) in self._read([self.prepare(request)]):
             if piece := reader.take():
                 yield piece
@@ -151,7 +165,12 @@ class Predictor:
         return Prepared(sample, question, request.options)
 
     def answer(self, prepared: Sequence[Prepared]) -> list[Answer]:
-        """The answers of one batch."""
+        """The answers of one batch.
+
+        Raises PredictError where the device has too little memory for it.
+        """
+        if not prepared:
+            return []
         *_, readers = self._read(prepared)
         return [
             Answer(text=reader.text, question=each.question, tokens=reader.tokens, finish=reader.finish or "length")
@@ -211,11 +230,12 @@ class Predictor:
             top_p=np.array([each.top_p for each in options], np.float32),
             seed=np.array([each.seed for each in options], np.uint32),
         )
-        state = self._generator.prefill(batch, bucket(limit))
+        state = _run(partial(self._generator.prefill, batch, bucket(limit)), len(prepared))
         done = 0
         while not all(reader.finish for reader in readers):
             until = min(done + (CHUNK if done else FIRST_CHUNK), limit)
-            state = self._generator.decode(state, sampling, self.tokenizer.eos_id, until)
+            step = partial(self._generator.decode, state, sampling, self.tokenizer.eos_id, until)
+            state = _run(step, len(prepared))
             tokens = np.asarray(state.tokens)
             for reader, row in zip(readers, tokens, strict=False):
                 reader.feed(row[done:until])
@@ -270,21 +290,33 @@ def check_fit(config: Config, tokenizer: Tokenizer, num_frames: int | None) -> i
     return num_frames or most
 
 
-def check_memory(folder: Path, config: Config) -> None:
-    """Raises PredictError where parameters and one prompt's cache need more memory than the device has free."""
+def check_memory(folder: Path, config: Config, batch_size: int) -> None:
+    """Raises PredictError where parameters and a batch's cache need more memory than the device has free."""
     decoder = config.model.decoder
     size = np.dtype(config.model.dtype).itemsize
     params = sum(math.prod(param.shape) for param in abstract_params(config.model).values())
     cache = 2 * decoder.num_hidden_layers * decoder.max_length * decoder.num_key_value_heads * decoder.head_dim
+    cache *= batch_size
     needed, free = (params + cache) * size, free_memory()
     if free is not None and needed > free:
-        remedy = "use a machine with more memory"
+        remedy = "use a machine with more memory" if batch_size == 1 else "use a smaller --batch-size, or more memory"
         if size > 2:
             remedy = f"--dtype bfloat16 needs {needed / size * 2 / 2**30:.1f} GiB, or {remedy}"
         raise PredictError(
             f"{folder}: needs {needed / 2**30:.1f} GiB in {config.model.dtype}, and {free / 2**30:.1f} GiB are free: "
             f"{remedy}"
         )
+
+
+def _run(step: Callable[[], Decoding], rows: int) -> Decoding:
+    """The result of a step, waited for, because that is when the device says that its memory is full."""
+    try:
+        return jax.block_until_ready(step())
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        remedy = "use a smaller --batch-size" if rows > 1 else "use a machine with more memory"
+        raise PredictError(f"the device has too little memory for {rows} prompts at once: {remedy}") from None
 
 
 def free_memory() -> int | None:
@@ -296,7 +328,12 @@ def free_memory() -> int | None:
     if not meminfo.exists():
         return None
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    # A container may have less than its host.
+    most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if most.exists() and (limit := most.read_text().strip()) != "max":
+        free = min(free, int(limit) - int(used.read_text()))
+    return free
 
 
 def _name(source: MediaSource) -> str:

@@ -62,7 +62,7 @@ def write(text: str) -> None:
 
 def say(line: str) -> None:
     """One line to standard error."""
-    sys.stderr.write(" ".join(line.split()) + "\n")
+    sys.stderr.write(" ".join(line.splitlines()) + "\n")
 
 
 def _end(number: int, frame: FrameType | None) -> None:

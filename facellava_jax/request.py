@@ -1,9 +1,10 @@
 """What is asked: media, a question by its words or by its task, and how to answer."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,16 +50,24 @@ class Options:
 
     def __post_init__(self) -> None:
         checks = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "temperature": (0 <= self.temperature < float("inf"), "0 (greedy) or more"),
-            "top_k": (self.top_k >= 0, "0 (off) or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0, and 1 (off) at most"),
-            "seed": (0 <= self.seed < 2**32, "from 0 to 4294967295"),
+            "max_new_tokens": (_is_int(self.max_new_tokens, 1, 2**31), "a whole number of at least 1"),
+            "temperature": (_is_number(self.temperature) and self.temperature >= 0, "0 (greedy) or more"),
+            "top_k": (_is_int(self.top_k, 0, 2**31), "0 (off) or a whole number up to 2147483647"),
+            "top_p": (_is_number(self.top_p) and 0 < self.top_p <= 1, "above 0, and 1 (off) at most"),
+            "seed": (_is_int(self.seed, 0, 2**32), "a whole number from 0 to 4294967295"),
             "stop": (isinstance(self.stop, tuple) and all(self.stop), "a tuple of strings that are not empty"),
         }
         for name, (right, allowed) in checks.items():
             if not right:
                 raise PredictError(f"{name} {getattr(self, name)!r}: use {allowed}")
+
+
+def _is_int(value: object, first: int, beyond: int) -> bool:
+    return isinstance(value, int) and first <= value < beyond
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -80,10 +89,14 @@ def make_request(
     prompt: str | None,
     task: Task | None,
     landmarks: str | Path | Sequence[str | Path | None] | None,
-    options: Options,
+    options: Mapping[str, Any],
 ) -> Request:
     """A request as it is, or one about these media."""
-    return media if isinstance(media, Request) else Request(media, prompt, task, landmarks, options)
+    if not isinstance(media, Request):
+        return Request(media, prompt, task, landmarks, Options(**options))
+    if options or not (prompt is task is landmarks is None):
+        raise PredictError("a Request brings its own prompt, task, landmarks and options: put them into it")
+    return media
 
 
 def find_question(request: Request, kinds: Sequence[str]) -> str:

@@ -247,7 +247,7 @@ def test_a_folder_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_leftovers_are_removed_but_not_work_under_way(tmp_path: Path) -> None:
-    (tmp_path / "out.partial-0000").mkdir()
+    (tmp_path / "out.partial-0000abcd").mkdir()
     (tmp_path / "other.partial-0000").mkdir()
     with pytest.raises(CheckpointError, match="out exists"), write_aside(tmp_path / "out") as (first, _):
         with write_aside(tmp_path / "out") as (second, _):

@@ -203,7 +203,7 @@ def test_tables_hold_what_predictor_answers(
     assert [row["file"] for row in rows] == files
     assert [row["answer"] for row in rows] == [ask(file, "Who?") for file in files]
     for row in rows:
-        assert list(row) == ["file", "status", "answer", "error", "question", "tokens", "finish", "model"]
+        assert tuple(row) == cli.COLUMNS
         assert (row["status"], row["error"] or "", row["question"], row["model"]) == ("ok", "", "Who?", "model")
         assert (str(row["tokens"]), row["finish"]) == (str(LENGTH), "length")
 
@@ -212,6 +212,9 @@ def test_a_bad_file_does_not_stop_the_rest(desk: Path, facellava: Run, ask: Call
     (desk / "face.jpg").write_bytes(b"\xff\xd8\xff cut")
     (desk / "blank.png").touch()
     command = f"{ANSWER} blank.png face.jpg face.png clip.mp4 --task emotion --batch-size 2 --out table.csv"
+    missing = facellava(f"{ANSWER} nowhere.png face.png 'no*.png' --task emotion --out missing.csv")
+    assert missing.status == 1 and "2 of 3 inputs failed" in missing.err
+    assert [row["status"] for row in read_table(desk / "missing.csv")] == ["error", "ok", "error"]
     outcome = facellava(command)
     assert outcome.status == 1
     assert not outcome.out
@@ -254,6 +257,8 @@ def test_what_is_answered_is_not_answered_again(desk: Path, facellava: Run, monk
         (("--model model", "--model ./other"), "table.jsonl holds answers of model"),
         (("--task age", "--prompt Who?"), "table.jsonl holds answers to 'How old do you think the person in the pict"),
         (("--task age", "--task emotion"), "table.jsonl holds answers to 'How old"),
+        (("--out", "--temperature 0.1 --out"), "table.jsonl holds answers with other settings"),
+        (("--out", "--dtype bfloat16 --out"), "table.jsonl holds answers with other settings"),
     ],
 )
 def test_a_table_of_another_run_is_refused(desk: Path, facellava: Run, change: tuple[str, str], cause: str) -> None:
@@ -486,9 +491,9 @@ WHOLE_RUN: dict[str, tuple[Callable[[], None], str, str, str]] = {
     "no temperature": (nothing, f"face.png {HI} --temperature nan", "temperature nan", "use 0 (greedy) or more"),
     "top-p 0": (nothing, f"face.png {HI} --top-p 0", "top_p 0.0", "use above 0"),
     "top-p 1.5": (nothing, f"face.png {HI} --top-p 1.5", "top_p 1.5", "1 (off) at most"),
-    "a negative top-k": (nothing, f"face.png {HI} --top-k -1", "top_k -1", "use 0 (off) or more"),
-    "no tokens": (nothing, f"face.png {HI} --max-new-tokens 0", "max_new_tokens 0", "use at least 1"),
-    "a negative seed": (nothing, f"face.png {HI} --seed -1", "seed -1", "use from 0"),
+    "a negative top-k": (nothing, f"face.png {HI} --top-k -1", "top_k -1", "use 0 (off) or a whole number"),
+    "no tokens": (nothing, f"face.png {HI} --max-new-tokens 0", "max_new_tokens 0", "use a whole number of at least 1"),
+    "a negative seed": (nothing, f"face.png {HI} --seed -1", "seed -1", "use a whole number from 0"),
     "an empty stop string": (nothing, f"face.png {HI} --stop ''", "stop ('',)", "not empty"),
     "no frames of a clip": (nothing, f"face.png {HI} --num-frames 0", "num_frames 0", "takes 1 to 8"),
     "too many frames of a clip": (nothing, f"face.png {HI} --num-frames 9", "num_frames 9", "takes 1 to 8"),
@@ -623,7 +628,7 @@ def with_model(arguments: str) -> str:
 def test_a_run_that_cannot_be_is_one_line_and_touches_no_table(desk: Path, facellava: Run, kind: str) -> None:
     make, arguments, cause, remedy = WHOLE_RUN[kind]
     make()
-    (desk / "old.csv").write_text("file,status,answer,error,question,tokens,finish,model\nx.png,error,,bad,,,,\nhalf")
+    (desk / "old.csv").write_text(",".join(cli.COLUMNS) + "\nx.png,error,,bad,,,,,\nhalf")
     before = snapshot(desk)
     for table in ("", " --out old.csv"):
         expect_one_line(facellava(with_model(arguments) + table), cause, remedy)

@@ -837,6 +837,21 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         f"{UP} holds numbers beyond float16",
         "use bfloat16 or float32",
     ),
+    "a tokenizer that cannot be read": (
+        lambda s: (s / "tokenizer.model").write_bytes(b"no model"),
+        "tokenizer.model: no whole SentencePiece model",
+        "copy it again",
+    ),
+    "a tokenizer larger than the model": (
+        lambda s: (s / "added_tokens.json").write_text('{"<pad>": 600}'),
+        "the tokenizer has 601 tokens and the model 600",
+        "the checkpoint was trained with",
+    ),
+    "rope scaled by nothing": (
+        lambda s: edit_json(s / "config.json", rope_scaling={"type": "linear", "factor": 0}),
+        "rope_scaling_factor 0.0",
+        "use a number above 0",
+    ),
     "output exists": (lambda s: (s.parent / "out").mkdir(), "out exists", "choose another name"),
 }
 
@@ -860,6 +875,27 @@ def test_bad_input_is_named_with_its_remedy(
     assert before == {path: path.stat().st_mtime_ns for path in source.parent.rglob("*") if path.is_file()}
     assert not list(source.parent.glob("out*")) or name == "output exists"
     assert not Path("executed").exists()
+
+
+def test_paths_from_a_folder_below(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths with `..` do for the source, the output, and what reads it."""
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    out = Path("..") / "ours"
+    import_checkpoint(Path("..") / source.relative_to(tmp_path), out)
+    assert load_params(out).keys() == load_params(tmp_path / "ours").keys()
+    export_checkpoint(out, Path("..") / "exported")
+    assert open_folder(tmp_path / "exported")
+
+
+def test_an_import_touches_nothing_of_its_users(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "ours.partial-mine").mkdir()
+    (tmp_path / "ours.partial-notes").write_text("mine")
+    import_checkpoint(source, tmp_path / "ours")
+    assert (tmp_path / "ours.partial-mine").is_dir()
+    assert (tmp_path / "ours.partial-notes").read_text() == "mine"
+    with pytest.raises(SourceError, match="is the checkpoint to import: choose another name"):
+        import_checkpoint(source, source)
 
 
 def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -415,16 +415,17 @@ def test_a_wrong_request_is_named(request_: Request, message: str, predictor: Pr
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("max_new_tokens", 0, "at least 1"),
+        ("max_new_tokens", 0, "a whole number of at least 1"),
         ("temperature", -0.1, "0 .greedy. or more"),
         ("temperature", float("inf"), "0 .greedy. or more"),
         ("temperature", float("nan"), "0 .greedy. or more"),
-        ("top_k", -1, "0 .off. or more"),
+        ("top_k", -1, "0 .off. or a whole number"),
+        ("top_k", 3_000_000_000, "0 .off. or a whole number"),
         ("top_p", 0.0, "above 0"),
         ("top_p", 1.1, "above 0, and 1 .off. at most"),
         ("top_p", float("nan"), "above 0"),
-        ("seed", -1, "from 0 to 4294967295"),
-        ("seed", 2**32, "from 0 to 4294967295"),
+        ("seed", -1, "a whole number from 0 to 4294967295"),
+        ("seed", 2**32, "a whole number from 0 to 4294967295"),
         ("stop", ("",), "a tuple of strings"),
     ],
 )
@@ -488,13 +489,32 @@ def test_memory_is_compared_before_loading(
     config = without(dtype=dtype)
     monkeypatch.setattr(predict, "free_memory", lambda: 100_000)
     with pytest.raises(PredictError, match=rf"needs .* GiB in {dtype}, and .* GiB are free: .*{remedy}") as raised:
-        predict.check_memory(tmp_path / "model", config)
+        predict.check_memory(tmp_path / "model", config, 1)
     assert str(tmp_path / "model") in str(raised.value)
     for enough in (2**40, None):
         monkeypatch.setattr(predict, "free_memory", lambda enough=enough: enough)
-        predict.check_memory(tmp_path / "model", config)
+        predict.check_memory(tmp_path / "model", config, 1)
 
 
 def test_free_memory_is_known_here() -> None:
     free = predict.free_memory()
     assert free is None or 2**24 < free < 2**50
+
+
+def test_what_predictor_refuses(predictor: Predictor, checkpoint: Path) -> None:
+    with pytest.raises(PredictError, match="batch_size 0: use at least 1"):
+        predictor.predict_batch([], "Who?", batch_size=0)
+    assert predictor.answer([]) == []
+    with pytest.raises(PredictError, match="a Request brings its own"):
+        predictor.predict(Request(None, "Who?"), "Why?")
+    with pytest.raises(PredictError, match="'float16' is not computed on CPU: use float32"):
+        Predictor.load(checkpoint, dtype="float16")
+
+
+def test_a_full_device_is_one_error(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(predictor._generator, "prefill", fill)
+    with pytest.raises(PredictError, match="too little memory for 2 prompts at once: use a smaller --batch-size"):
+        predictor.predict_batch([Request(None, "Who?"), Request(None, "Why?")])

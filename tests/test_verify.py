@@ -14,7 +14,7 @@ import pytest
 from conversion import verify as module
 from conversion.__main__ import main
 from conversion.convert import import_checkpoint
-from conversion.verify import NOT_RESULTS, TOLERANCES, Row, VerifyError, render_table, verify
+from conversion.verify import NOT_RESULTS, TOLERANCES, Case, Row, VerifyError, render_table, verify
 
 GoldenCase = Callable[[str], Path]
 CASES = (
@@ -271,3 +271,25 @@ def test_the_command_prints_the_table_and_fails_where_an_array_fails(
     assert ended.value.code == (1 if off else 0)
     assert [line.split()[0] for line in table if line.endswith("FAIL")] == (["logits"] if off else [])
     assert {line.split()[0] for line in table if line.endswith(" ok")} == set(ARRAYS) - ({"logits"} if off else set())
+
+
+@pytest.mark.parametrize(
+    ("meta", "cause"),
+    [([], "images_order is no list"), ({"images_order": [{"key": "video_0", "kind": "clip"}]}, "a key and a kind")],
+)
+def test_a_case_that_says_too_little(golden_case: GoldenCase, tmp_path: Path, meta: object, cause: str) -> None:
+    case = copy_case(golden_case(TAMPERED), tmp_path / "case")
+    (case / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(VerifyError, match=cause):
+        Case.read(case)
+
+
+def test_a_case_without_results_is_refused(
+    golden_case: GoldenCase, checkpoint_32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = copy_case(golden_case(TAMPERED), tmp_path / "case")
+    np.savez(case / "outputs.npz", gen_margin=np.zeros(3))
+    for step in STEPS:
+        monkeypatch.setattr(module, step, lambda *_: {})
+    with pytest.raises(VerifyError, match="holds no result to compare"):
+        verify(checkpoint_32, case)

@@ -26,12 +26,16 @@ def write_aside(out: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     KeyboardInterrupt (with the signal's number) for one that came. What a killed process left beside `out` is removed
     first. Raises CheckpointError where `out` exists and where the disk is full.
     """
-    out = out.absolute()
+    # Resolved, because tensorstore takes no path with `..`.
+    out = out.parent.resolve() / out.name
     _refuse_existing(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for stale in out.parent.glob(f"{escape(out.name)}.partial-*"):
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(unwritable(out, error)) from None
+    for stale in out.parent.glob(f"{escape(out.name)}.partial-" + "[0-9a-f]" * 8):
         with _locked(stale) as locked:
-            if locked:
+            if locked and stale.is_dir():
                 shutil.rmtree(stale)
     aside = out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}")
     with _deferred_signals() as check_signals:

@@ -96,7 +96,7 @@ def load_params(
 
 
 def read_array(folder: Path, path: str, index: tuple[slice, ...] = ()) -> np.ndarray:
-    """One array of a checkpoint, or a part of it, by a path of `layer_paths`. Raises CheckpointError."""
+    """One array of a checkpoint, or a part of it, by a path of `layer_shapes`. Raises CheckpointError."""
     import tensorstore as ts
 
     spec = {**array_spec(folder / "params", path), "fill_missing_data_reads": False}
@@ -177,7 +177,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def array_spec(folder: Path, path: str) -> Json:
     """Where Orbax keeps an array: a folder of its own, named by its path with dots."""
-    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder / path.replace("/", "."))}}
+    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder.resolve() / path.replace("/", "."))}}
 
 
 @functools.cache

@@ -31,7 +31,7 @@ def write_checkpoint(
     Args:
         out: the folder to be.
         config: becomes `config.json`.
-        dtypes: path -> dtype of each array, as `layer_paths` names them.
+        dtypes: path -> dtype of each array, as `layer_shapes` names them.
         tokenizer: files to copy into `tokenizer/`.
         source: kept in the manifest: where the weights came from. Read when the block ends.
 

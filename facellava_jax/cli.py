@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 from tqdm import tqdm
 
+from .cli_faces import Faces
 from .config import DType
 from .errors import FaceLlavaError
 from .media import SUFFIXES, MediaError, list_media
@@ -209,4 +210,4 @@ def read_ahead(
 
 
 def main() -> None:
-    sys.exit(run_program(PROGRAM, DESCRIPTION, {"predict": Predict, "inspect": Inspect}))
+    sys.exit(run_program(PROGRAM, DESCRIPTION, {"predict": Predict, "faces": Faces, "inspect": Inspect}))

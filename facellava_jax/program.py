@@ -62,7 +62,7 @@ def write(text: str) -> None:
 
 def say(line: str) -> None:
     """One line to standard error."""
-    sys.stderr.write(" ".join(line.splitlines()) + "\n")
+    sys.stderr.write(" ".join(part.strip() for part in line.splitlines() if part.strip()) + "\n")
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,291 @@
+"""The faces of many pictures and clips: worker processes, the face table, a report, and going on after an end.
+
+No JAX: workers import this.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path, PurePath
+from types import FrameType
+from typing import Any, NamedTuple, TextIO
+
+from .errors import FaceLlavaError
+from .faces import FaceError, FaceFinder
+from .faces.extract import TABLE_COLUMNS, Extracted, ExtractOptions, extract_faces, format_csv_row, list_outputs
+from .faces.inputs import list_inputs, name_outputs
+from .faces.records import list_record_media, read_records, replace_media
+from .results import ResultFile, ResultsError
+
+REPORT, TABLES = "report.csv", ("faces.csv", "faces.jsonl")
+REPORT_COLUMNS = ("file", "status", "error", "output", "kind", "faces", "frames", "bridged", "settings")
+CSV_HEADER = ",".join(TABLE_COLUMNS) + "\n"
+QUEUED = 4  # inputs under way for each worker
+
+
+class Outcome(NamedTuple):
+    """Of one input: what was found, or why nothing was."""
+
+    file: str
+    found: Extracted | None
+    error: str | None
+
+
+class Job(NamedTuple):
+    """What a worker does."""
+
+    source: Path
+    out: Path
+    options: ExtractOptions
+
+
+class Extraction:
+    """Inputs whose faces are written to a folder; what an earlier run has done there stays.
+
+    In `out`: per input what `list_outputs` names, `faces.csv` and `faces.jsonl` with a row for each face of each frame,
+    `report.csv` with a row for each input, and each list of records with its media replaced by their crops.
+    `names` are the inputs with what their outputs' names begin with, `left` those that are to be done.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str | Path],
+        out: Path,
+        options: ExtractOptions,
+        root: Path | None = None,
+    ) -> None:
+        """`sources`: pictures, clips, folders, globs, and lists of records, whose media lie in `root` or beside them.
+
+        Writes nothing yet. Raises FaceError, MediaError and ResultsError for what cannot be, and ImportError without
+        the extra `faces`.
+        """
+        _load_finder()
+        self.out, self.options = out, options
+        paths = [Path(source) for source in sources]
+        lists = [path for path in paths if path.suffix == ".json"]
+        _check_sources(paths, lists, options, root)
+        places = list_inputs([path for path in paths if path not in lists], out)
+        self._records = {path: read_records(path) for path in lists}
+        self._roots = {path: path.parent if root is None else root for path in lists}
+        for path, records in self._records.items():
+            media = sorted({medium for record in records for medium in list_record_media(record)})
+            folder, whole = self._roots[path], out.resolve()
+            if any(place.is_relative_to(whole) for place in (path.resolve(), *map(folder.resolve().joinpath, media))):
+                raise FaceError(f"{path}: it or some of its media lie in {out}, where outputs go: choose another --out")
+            places |= {folder / medium: PurePath(medium) for medium in media}
+        self._done = self._read_done()
+        self.names = name_outputs(places, {file: row["output"] for file, row in self._done.items()})
+        self.left = [path for path in self.names if str(path) not in self._done]
+
+    def run(self, workers: int | None = None) -> Generator[Outcome, None, None]:
+        """Extracts what is left, one outcome each, in order; when one is given, it is on the disk.
+
+        `workers` processes, by default one for each core; what they give does not depend on how many they are. Raises
+        ResultsError where the disk takes no more, and FaceError where a worker is killed.
+        """
+        workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        if workers < 1:
+            raise FaceError(f"workers {workers}: use at least 1")
+        if not self.left:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        jobs = [Job(path, self.out / self.names[path], self.options) for path in self.left]
+        with contextlib.ExitStack() as stack:
+            tables = [stack.enter_context(_continue_table(self.out / name, self._done)) for name in TABLES]
+            report = stack.enter_context(ResultFile(self.out / REPORT, REPORT_COLUMNS))
+            report.done = self._done.copy()
+            results = stack.enter_context(_run_jobs(jobs, min(workers, len(jobs))))
+            for path, result in zip(self.left, results, strict=True):
+                row: dict[str, Any] = {"file": str(path), "settings": self._settings}
+                if isinstance(result, str):
+                    report.write(row | {"status": "error", "error": result})
+                    yield Outcome(str(path), None, result)
+                    continue
+                row |= {"status": "ok", "output": self.names[path], "kind": result.kind}
+                row |= {"faces": result.faces, "frames": result.frames, "bridged": result.bridged}
+                for table, lines in zip(tables, (result.csv, result.jsonl), strict=True):
+                    _append(table, lines)
+                report.write(row)
+                self._done[str(path)] = row
+                yield Outcome(str(path), result, None)
+
+    def write_records(self) -> int:
+        """Writes the lists of records, as far as their media are done, and returns how many records are left out."""
+        left_out = 0
+        for path, records in self._records.items():
+            crops = {}
+            for medium in {medium for record in records for medium in list_record_media(record)}:
+                if row := self._done.get(str(self._roots[path] / medium)):
+                    crop, landmarks, *_ = (output.relative_to(self.out).as_posix() for output in self._outputs_of(row))
+                    crops[medium] = crop, landmarks
+            kept = [new for record in records if (new := replace_media(record, crops)) is not None]
+            left_out += len(records) - len(kept)
+            aside = self.out / f".{path.name}.part"
+            aside.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            aside.replace(self.out / path.name)
+        return left_out
+
+    @property
+    def _settings(self) -> str:
+        return json.dumps(dataclasses.asdict(self.options))
+
+    def _outputs_of(self, row: Mapping[str, Any]) -> list[Path]:
+        return list_outputs(self.out / row["output"], row["kind"], int(row["faces"]), self.options.overlay)
+
+    def _read_done(self) -> dict[str, dict[str, Any]]:
+        """The report's rows of inputs whose outputs are all there, in a folder that is this command's."""
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return {}
+        if not self.out.is_dir():
+            raise ResultsError(f"{self.out} is a file: name a folder with --out")
+        table = self.out / TABLES[0]
+        if not table.is_file():
+            raise ResultsError(f"{self.out} holds other files: choose another --out, one that is empty or not there")
+        with _open_table(table, "r") as file:
+            if file.readline() not in (CSV_HEADER, ""):
+                raise ResultsError(f"{table} is not a table of this command: choose another --out")
+        done = ResultFile(self.out / REPORT, REPORT_COLUMNS).done
+        for row in done.values():
+            if row["settings"] != self._settings:
+                raise ResultsError(f"{self.out} holds faces of other settings, {row['settings']}: choose another --out")
+        if not all((self.out / name).is_file() for name in TABLES):
+            return {}
+        return {file: row for file, row in done.items() if all(path.is_file() for path in self._outputs_of(row))}
+
+
+def _check_sources(paths: Sequence[Path], lists: Sequence[Path], options: ExtractOptions, root: Path | None) -> None:
+    if not paths:
+        raise FaceError("no input: name pictures, clips, folders, or lists of records")
+    if len({path.name for path in lists}) < len(lists):
+        raise FaceError(f"{', '.join(map(str, lists))}: lists of the same name: give each an --out of its own")
+    if lists and options.face == "all":
+        raise FaceError(f"{lists[0]}: a medium of a record has one face: take the largest")
+    if root and not lists:
+        raise FaceError(f"{root}: holds the media of records, and no list of records is given: leave out --root")
+
+
+def extract_job(job: Job) -> Extracted | str:
+    """What was found, or why nothing was."""
+    try:
+        return extract_faces(job.source, job.out, _load_finder(), job.options)
+    except (FaceLlavaError, OSError) as error:
+        return str(error)
+    except SystemExit as ending:
+        # The pool would take it for a result, and give the worker its next job.
+        os._exit(ending.code)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _load_finder() -> FaceFinder:
+    return FaceFinder()
+
+
+@contextlib.contextmanager
+def _run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterable[Extracted | str]]:
+    """The results in order. Workers that still run when the block fails are ended, and clean up before."""
+    if workers == 1:
+        yield map(extract_job, jobs)
+        return
+    others = multiprocessing.active_children()
+    # Forking a process that has threads, and LiteRT makes some, may hang it.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _begin_worker)
+    try:
+        yield _collect(pool, jobs, QUEUED * workers)
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            if worker not in others:
+                worker.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise FaceError(
+                "a worker was killed, for memory perhaps: run this again, it goes on; with fewer --workers"
+            ) from None
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _collect(pool: ProcessPoolExecutor, jobs: Iterable[Job], ahead: int) -> Iterator[Extracted | str]:
+    queue: deque[Future[Extracted | str]] = deque()
+    for job in jobs:
+        queue.append(pool.submit(extract_job, job))
+        if len(queue) == ahead:
+            yield queue.popleft().result()
+    while queue:
+        yield queue.popleft().result()
+
+
+def _begin_worker() -> None:
+    """Ctrl-C is for the parent, SIGTERM takes back what is half written, and the parent's end is the worker's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_worker)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _end_worker(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _continue_table(path: Path, done: Container[str]) -> Iterator[TextIO]:
+    """A face table, to append to, with the rows of the files that are done."""
+    aside = path.with_name(f".{path.name}.part")
+    csv_table = path.suffix == ".csv"
+    try:
+        with _open_table(aside, "w") as new:
+            new.write(CSV_HEADER if csv_table else "")
+            if path.exists():
+                with _open_table(path, "r") as old:
+                    _copy_csv(old, new, done) if csv_table else _copy_jsonl(old, new, done)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    with _open_table(path, "a") as table:
+        yield table
+
+
+def _copy_csv(old: TextIO, new: TextIO, done: Container[str]) -> None:
+    old.readline()
+    for row in csv.reader(old):
+        if len(row) == len(TABLE_COLUMNS) and row[0] in done:
+            new.write(format_csv_row(row))
+
+
+def _copy_jsonl(old: TextIO, new: TextIO, done: Container[str]) -> None:
+    for line in old:
+        with contextlib.suppress(ValueError):  # of a line that was being written when the earlier run ended
+            if json.loads(line)["file"] in done:
+                new.write(line)
+
+
+def _append(table: TextIO, lines: str) -> None:
+    try:
+        table.write(lines)
+        table.flush()
+    except OSError as error:
+        raise ResultsError(f"{table.name}: {error.strerror}: mend that and run this again; it goes on") from None
+
+
+def _open_table(path: Path, mode: str) -> TextIO:
+    # Names of files that are not UTF-8 stay the bytes they are.
+    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[return-value]

@@ -490,7 +490,7 @@ def test_bfloat16_gives_float32_logits_close_to_those_of_float32(make_model: Mak
 
 
 def test_full_size_parameter_counts() -> None:
-    """Figures of FACTS: what a model holds with the second-to-last layer selected."""
+    """What a model holds, as the checkpoint was counted, with the second-to-last layer selected."""
     counts: dict[str, int] = {}
     for path, param in abstract_params(facellava_7b().model).items():
         part = path.split("/")[0]

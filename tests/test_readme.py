@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def workplace(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def desk(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the README names, its checkpoint a small one."""
     case = golden_case("03_video_landmarks_simple")
     shutil.copytree(case / "checkpoint", tmp_path / "FaceLLaVA")
@@ -41,11 +41,11 @@ def workplace(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: p
     return tmp_path
 
 
-def test_commands_and_python(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_and_python(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for commands in blocks("bash"):
         subprocess.run(["bash", "-euc", commands], check=True, env=os.environ | {"PATH": path})
-    answers = (workplace / "answers.csv").read_text()
+    answers = (desk / "answers.csv").read_text()
     assert "1.png,ok," in answers and "2.jpg,ok," in answers
     predicting, _ = blocks("python")
     names: dict[str, object] = {}

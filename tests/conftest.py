@@ -1,10 +1,13 @@
 """What every test needs: a machine-independent JAX, checked annotations, and the goldens."""
 
 import os
-from collections.abc import Callable
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
     from facellava_jax.config import ModelConfig
+    from facellava_jax.faces import Face, FaceFinder
     from facellava_jax.models.facellava import FaceLlava
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +37,32 @@ for name, value in {
 # The shapes and types of every annotated call are checked from here on. (beartype cannot tell Self on a lone method.)
 check_types = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({Self: Any})))
 install_import_hook(["facellava_jax", "conversion"], "conftest.check_types")
+
+# The goldens that record what one model computes.
+CASES = (
+    "01_image_nolm_lora",
+    "02_image_landmarks_simple",
+    "03_video_landmarks_simple",
+    "04_video_nolm_f4_quickgelu_notime",
+    "05_video_masked_f4",
+    "06_video_landmark_tokens",
+    "06b_video_landmark_tokens_swapped",
+    "07_mixed_batch_truncate",
+    "07b_mixed_batch_landmarks_trunc_in_image",
+    "07c_mixed_batch_left_padding",
+    "08a_proj_linear",
+    "08b_proj_mlp3x",
+    "08c_proj_identity",
+    "09_gqa",
+    "10a_rope_linear",
+    "11a_train_stage1_simple",
+    "11b_train_stage1_masked",
+    "11c_train_stage1_landmark_tokens",
+    "12_train_stage2_full",
+    "13_towers_separate_lora",
+    "14_select_last_cls_patch",
+    "15_text_only_no_images",
+)
 
 COMMITTED = Path(__file__).parent / "goldens"
 ABSENT = "golden absent here (set FACELLAVA_GOLDENS to the full set): "
@@ -101,3 +131,51 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"(set FACELLAVA_GOLDENS to the full set): {', '.join(sorted(set(absent)))}",
             yellow=True,
         )
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def facellava(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """The command, in this process: `facellava("predict 'a b.png'", "--out", out)` splits the first as a shell does."""
+
+    from facellava_jax import cli
+
+    def run(command: str, *arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["facellava", *shlex.split(command), *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Outcome(end.value.code or 0, *capfd.readouterr())  # type: ignore[arg-type]
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    from skimage import data
+
+    return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def finder() -> "FaceFinder":
+    from facellava_jax.faces import FaceFinder
+
+    return FaceFinder()
+
+
+@pytest.fixture(scope="session")
+def face(astronaut: np.ndarray, finder: "FaceFinder") -> "Face":
+    from facellava_jax.faces import pick_face
+
+    return pick_face(finder.find(astronaut), "astronaut", only=True)

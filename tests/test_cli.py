@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import Outcome, Run
 
 from facellava_jax import cli, media, predict
 from facellava_jax.config import Config
@@ -24,31 +24,6 @@ from facellava_jax.request import QUESTIONS
 
 FRAMES = 12
 LENGTH = 6  # of answers, in tokens
-
-
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def facellava(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """The command, in this process: `facellava("predict 'a b.png'", "--out", out)` splits the first as a shell does."""
-
-    def run(command: str, *arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["facellava", *shlex.split(command), *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Outcome(end.value.code or 0, *capfd.readouterr())  # type: ignore[arg-type]
-
-    before = signal.getsignal(signal.SIGTERM)
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

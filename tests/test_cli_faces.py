@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shlex
 import shutil
 import signal
 import struct
@@ -12,12 +11,13 @@ import sys
 import textwrap
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import Outcome, Run
 
 from facellava_jax import cli, extraction, media
 from facellava_jax.config import REGIONS
@@ -30,47 +30,10 @@ FRAMES = 8
 FACE_PART = (slice(20, 212), slice(96, 352))  # of the astronaut: 192 x 256 pixels, the face in the upper half
 
 
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
 @pytest.fixture
-def faces(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """The command, in this process and with one worker unless told otherwise."""
-
-    def run(command: str) -> Outcome:
-        workers = "" if "--workers" in command else " --workers 1"
-        monkeypatch.setattr(sys, "argv", ["facellava", "faces", *shlex.split(command + workers)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Outcome(end.value.code or 0, *capfd.readouterr())  # type: ignore[arg-type]
-
-    before = signal.getsignal(signal.SIGTERM)
-    yield run
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture(scope="session")
-def astronaut() -> np.ndarray:
-    from skimage import data
-
-    return data.astronaut()
-
-
-@pytest.fixture(scope="session")
-def finder() -> FaceFinder:
-    return FaceFinder()
-
-
-@pytest.fixture(scope="session")
-def face(astronaut: np.ndarray, finder: FaceFinder) -> Face:
-    return finder.find(astronaut)[0]
+def faces(facellava: Run) -> Run:
+    """The command with one worker unless told otherwise."""
+    return lambda command: facellava(f"faces {command}" + ("" if "--workers" in command else " --workers 1"))
 
 
 @pytest.fixture

@@ -70,23 +70,6 @@ FACE_PART = (slice(20, 212), slice(96, 352))  # of the astronaut: 192 x 256 pixe
 FRAMES = 16
 
 
-@pytest.fixture(scope="session")
-def astronaut() -> np.ndarray:
-    from skimage import data
-
-    return data.astronaut()
-
-
-@pytest.fixture(scope="session")
-def finder() -> FaceFinder:
-    return FaceFinder()
-
-
-@pytest.fixture(scope="session")
-def face(astronaut: np.ndarray, finder: FaceFinder) -> Face:
-    return pick_face(finder.find(astronaut), "astronaut", only=True)
-
-
 def scale(picture: np.ndarray, factor: float) -> np.ndarray:
     import cv2
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import CASES
 
 from conversion import verify as module
 from conversion.__main__ import main
@@ -17,31 +18,8 @@ from conversion.convert import import_checkpoint
 from conversion.verify import NOT_RESULTS, TOLERANCES, Case, Row, VerifyError, render_table, verify
 
 GoldenCase = Callable[[str], Path]
-CASES = (
-    "01_image_nolm_lora",
-    "02_image_landmarks_simple",
-    "03_video_landmarks_simple",
-    "04_video_nolm_f4_quickgelu_notime",
-    "05_video_masked_f4",
-    "06_video_landmark_tokens",
-    "06b_video_landmark_tokens_swapped",
-    "07_mixed_batch_truncate",
-    "07b_mixed_batch_landmarks_trunc_in_image",
-    "07c_mixed_batch_left_padding",
-    "08a_proj_linear",
-    "08b_proj_mlp3x",
-    "08c_proj_identity",
-    "09_gqa",
-    "10a_rope_linear",
-    "13_towers_separate_lora",
-    "14_select_last_cls_patch",
-    "15_text_only_no_images",
-    # Of training; their forward passes are those of the cases above.
-    pytest.param("11a_train_stage1_simple", marks=pytest.mark.slow),
-    pytest.param("11b_train_stage1_masked", marks=pytest.mark.slow),
-    pytest.param("11c_train_stage1_landmark_tokens", marks=pytest.mark.slow),
-    pytest.param("12_train_stage2_full", marks=pytest.mark.slow),
-)
+# Of training; their forward passes are those of the other cases.
+SLOW = {name: pytest.mark.slow for name in CASES if "_train_" in name}
 # The case whose outputs are tampered with: it has the most arrays of those that are committed.
 TAMPERED = "03_video_landmarks_simple"
 STEPS = ("_run_branches", "_run_prompts", "_run_generation")
@@ -51,7 +29,7 @@ def verdicts(rows: list[Row], verdict: str) -> set[str]:
     return {row.array for row in rows if row.verdict == verdict}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in CASES])
 def test_every_array_of_a_case_is_ok(name: str, golden_case: GoldenCase, tmp_path: Path) -> None:
     case = golden_case(name)
     import_checkpoint(case / "checkpoint", tmp_path / "checkpoint", dtype="float32")

@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from ..axes import Batch, KVCache, Media
 from ..config import ModelConfig
@@ -58,12 +58,31 @@ class FaceLlava(nnx.Module):
 
     def encode_media(self, tower: VisionTower, media: Media) -> Float[Array, "B E D"]:
         """The visual tokens of every medium, frame after frame."""
+        b, *_ = media.pixels.shape
+        h_BTPD, z_BTK2 = self.project_media(tower, media)
+        h_BTPD = self.guide(h_BTPD, z_BTK2, jnp.reshape(media.has_landmarks, -1))
+        return h_BTPD.reshape(b, -1, h_BTPD.shape[-1])
+
+    def project_media(
+        self, tower: VisionTower, media: Media
+    ) -> tuple[Float[Array, "B T P D"], Float[Array, "B T K 2"]]:
+        """The projected features h_v of every medium, and its landmarks: all media of the batch on one axis."""
         b, m, *_ = media.pixels.shape
         pixels_BTYX3, z_BTK2 = (jnp.reshape(x, (b * m, *x.shape[2:])) for x in (media.pixels, media.landmarks))
         assert self.mm_projector is not None  # it is there wherever a tower is
-        h_BTPD = self.mm_projector(tower(pixels_BTYX3))
-        h_BTPD = self.guide(h_BTPD, z_BTK2, jnp.reshape(media.has_landmarks, -1))
-        return h_BTPD.reshape(b, -1, h_BTPD.shape[-1])
+        return self.mm_projector(tower(pixels_BTYX3)), z_BTK2
+
+    def weigh_regions(self, tower: VisionTower, media: Media) -> Float32[Array, "B M T P R"]:
+        """What the visual tokens look at: FRGCA's weights (paper section 3.3), averaged over its heads.
+
+        They sum to 1 over R. P is as the tower gives it: the CLS token comes first where the config keeps it. Media
+        without landmarks have weights as well, which nothing uses. Needs a model with landmark modules.
+        """
+        h_BTPD, z_BTK2 = self.project_media(tower, media)
+        tokens_BTRD, _ = self.landmark_tokens(z_BTK2)
+        weights_BTNPR = self.landmarks_cross_attn.weigh_regions(h_BTPD, tokens_BTRD, z_BTK2)
+        weights_BTPR = weights_BTNPR.mean(axis=2)
+        return weights_BTPR.reshape(*media.pixels.shape[:2], *weights_BTPR.shape[1:])
 
     def guide(
         self, h_BTPD: Float[Array, "B T P D"], z_BTK2: Float[Array, "B T K 2"], has_B: Bool[Array, " B"]

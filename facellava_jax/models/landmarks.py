@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from ..config import LANDMARK_POINTS, REGION_PROJECTOR, REGIONS, LandmarkConfig
 from .layers import Attention, Init, Projector, symmetric_uniform
@@ -71,11 +71,25 @@ class LandmarkCrossAttention(Attention):
         tokens_BTRD: Float[Array, "B T R D"],
         z_BTK2: Float[Array, "B T K 2"],
     ) -> Float[Array, "B T P D"]:
-        bias_BTPR = None
-        if self.config.cross_attn == "masked":
-            bias_BTPR = distance_mask(z_BTK2, h_BTPD.shape[2], transposed=self.config.transposed_grid)
-        a_BTPD = self.attend(h_BTPD, tokens_BTRD, bias_BTPR)
+        a_BTPD = self.attend(h_BTPD, tokens_BTRD, self.score_bias(h_BTPD, z_BTK2))
         return h_BTPD + self.config.residual_scale * self.linear_proj(self.ln(h_BTPD + a_BTPD))
+
+    def weigh_regions(
+        self,
+        h_BTPD: Float[Array, "B T P D"],
+        tokens_BTRD: Float[Array, "B T R D"],
+        z_BTK2: Float[Array, "B T K 2"],
+    ) -> Float32[Array, "B T N P R"]:
+        """How much of each landmark token every head mixes into each visual token: shares that sum to 1 over R."""
+        return self.weigh(h_BTPD, tokens_BTRD, self.score_bias(h_BTPD, z_BTK2))
+
+    def score_bias(
+        self, h_BTPD: Float[Array, "B T P D"], z_BTK2: Float[Array, "B T K 2"]
+    ) -> Float[Array, "B T P R"] | None:
+        """What is added to the scores: the distance mask where the config asks for it."""
+        if self.config.cross_attn != "masked":
+            return None
+        return distance_mask(z_BTK2, h_BTPD.shape[2], transposed=self.config.transposed_grid)
 
 
 def distance_mask(z_BTK2: Float[Array, "B T K 2"], tokens: int, *, transposed: bool) -> Float[Array, "B T P R"]:

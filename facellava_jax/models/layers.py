@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from ..config import Activation, projector_depth
 
@@ -97,16 +97,33 @@ class Attention(nnx.Module):
         bias: Float[Array, "*batch L S"] | None = None,
     ) -> Float[Array, "*batch L C"]:
         """`bias` is added to the scores of every head before the softmax."""
-        q_BLNH, k_BSNH, v_BSNH = (
-            proj(x).reshape(-1, x.shape[-2], self.num_heads, x.shape[-1] // self.num_heads)
-            for proj, x in ((self.q_proj, q), (self.k_proj, kv), (self.v_proj, kv))
-        )
+        q_BLNH = self.project_query(q)
+        k_BSNH, v_BSNH = (self.split_heads(proj(kv)) for proj in (self.k_proj, self.v_proj))
         bias_B1LS = None if bias is None else bias.reshape(-1, 1, *bias.shape[-2:])
-        # Scaled before the product with the keys, as in the original: float32 rounds the two orders differently.
-        q_BLNH *= q_BLNH.shape[-1] ** -0.5
         out_BLNH = jax.nn.dot_product_attention(q_BLNH, k_BSNH, v_BSNH, bias=bias_B1LS, scale=1.0)
         out = out_BLNH.reshape(q.shape)
         return out if self.out_proj is None else self.out_proj(out)
+
+    def weigh(
+        self,
+        q: Float[Array, "*batch L C"],
+        kv: Float[Array, "*batch S C"],
+        bias: Float[Array, "*batch L S"] | None = None,
+    ) -> Float32[Array, "*batch N L S"]:
+        """The softmax of the scores: what `attend`, which keeps it to itself, weighs the values with."""
+        q_BLNH, k_BSNH = self.project_query(q), self.split_heads(self.k_proj(kv))
+        scores_BNLS = jnp.einsum("BLNH,BSNH->BNLS", q_BLNH, k_BSNH, preferred_element_type=jnp.float32)
+        scores = scores_BNLS.reshape(*q.shape[:-2], *scores_BNLS.shape[1:])
+        return jax.nn.softmax(scores if bias is None else scores + bias[..., None, :, :], axis=-1)
+
+    def project_query(self, q: Float[Array, "*batch L C"]) -> Float[Array, "B L N H"]:
+        q_BLNH = self.split_heads(self.q_proj(q))
+        # Scaled before the product with the keys, as in the original: float32 rounds the two orders differently.
+        return q_BLNH * q_BLNH.shape[-1] ** -0.5
+
+    def split_heads(self, x: Float[Array, "*batch L C"]) -> Float[Array, "B L N H"]:
+        """One batch axis, and the width in heads."""
+        return x.reshape(-1, x.shape[-2], self.num_heads, x.shape[-1] // self.num_heads)
 
 
 class Projector(nnx.Module):

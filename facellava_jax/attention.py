@@ -1,12 +1,13 @@
 """What the model looks at: how much of each face region the patches of a picture or clip take in."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, Float64, UInt8
 
 from .axes import Media
 from .config import REGION_PROJECTOR, ModelConfig
@@ -14,6 +15,19 @@ from .data import Visual
 from .generate import Generator
 from .media import Kind
 from .request import PredictError
+
+
+class Attention(NamedTuple):
+    """What the model was shown of a medium, and what its patches look at, as `faces.draw_regions` takes it.
+
+    `weights` are those of `weigh_regions`, `landmarks` pixels of the frames; `padded` where the tower sees the frames
+    padded to a square, and not the square in their middle.
+    """
+
+    frames: UInt8[np.ndarray, "T Y X 3"]
+    weights: Float32[np.ndarray, "T R grid grid"]
+    landmarks: Float64[np.ndarray, "T K 2"]
+    padded: bool
 
 
 def weigh_regions(generator: Generator, visual: Visual, config: ModelConfig) -> Float32[np.ndarray, "T R grid grid"]:

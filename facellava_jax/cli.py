@@ -7,25 +7,35 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
 from .cli_faces import Faces
 from .config import DType
 from .errors import FaceLlavaError
+from .faces import draw_regions
 from .media import SUFFIXES, MediaError, list_media
+from .overlay import check_picture_path, draw_views, write_picture
 from .program import run_program, say, write
-from .request import Options, PredictError, Request, Task, find_question
+from .request import Crop, Options, PredictError, Request, Task, find_question, refuse_to_look
 from .results import ResultFile, ResultsError
+
+if TYPE_CHECKING:
+    from .predict import Answer, Predictor, Prepared
 
 PROGRAM = "facellava"
 Input = TypeVar("Input")
 
 DESCRIPTION = "Ask questions about a face in a picture or a clip."
-COLUMNS = ("file", "status", "answer", "error", "question", "tokens", "finish", "model", "settings")
+COLUMNS = (
+    *("file", "status", "face", "rows", "answer", "error", "question", "tokens", "finish"),
+    *("crop", "box", "landmarks", "seconds", "model", "settings"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +56,19 @@ class Predict:
     """Ask the question that is known to work well for a task."""
     frames: tuple[Path, ...] = ()
     """Folders whose pictures are the frames of one clip each."""
-    # "none" first, else it would be a path.
-    landmarks: Literal["none"] | Path = "none"
-    """A .npy file with the input's 68 points, in pixels of the 256 x 256 face crop."""
+    # The words first, else they would be paths.
+    landmarks: Literal["auto", "none"] | Path = "auto"
+    """auto: find the 68 points where the model has landmark modules. none: leave them out. Else a .npy file with the
+    input's, in pixels of the 256 x 256 face crop, which the input is then."""
+    crop: Crop = "auto"
+    """auto: cut the input to the face where the model has landmark modules, unless it is 256 x 256 already or the face
+    spans 60 % of both sides. none: take it as it is."""
+    face: Literal["largest", "all"] = "largest"
+    """Where there are several: ask about the largest, or about each, followed through a clip."""
+    overlay: Path | None = None
+    """Write a picture of the only input, or of the frames taken of it, with face, landmarks and crop: .png or .jpg."""
+    attention: Path | None = None
+    """Write a picture of how the model weighs the nine regions of the only input's face: .png or .jpg."""
     num_frames: int | None = None
     """Frames taken from each clip; by default as many as the video tower was made for."""
     dtype: DType | None = None
@@ -62,8 +82,17 @@ class Predict:
     def run(self) -> int:
         questions = self._questions()
         inputs = list(dict.fromkeys([*self._list_inputs(), *map(str, self.frames)]))
-        if self.landmarks != "none" and len(inputs) != 1:
+        if self.landmarks not in ("auto", "none") and len(inputs) != 1:
             raise PredictError(f"{self.landmarks}: landmarks of one input, and there are {len(inputs)}: give one input")
+        if why := refuse_to_look(self.landmarks, self.crop):
+            for option, given in (("--face all", self.face == "all"), ("--overlay", self.overlay is not None)):
+                if given:
+                    raise PredictError(f"{option} needs a face, and none is looked for, as {why}: leave {option} out")
+        for option, picture in (("--overlay", self.overlay), ("--attention", self.attention)):
+            if picture:
+                self._check_picture(option, picture, inputs)
+        if self.attention:
+            self._check_attention(self.attention)
         if self.out is None:
             if len(inputs) > 1:
                 raise ResultsError(f"{len(inputs)} inputs: name a file for the answers, --out FILE.jsonl or FILE.csv")
@@ -84,11 +113,29 @@ class Predict:
                 inputs.append(source)
         return inputs
 
+    def _check_picture(self, option: str, picture: Path, inputs: Sequence[str]) -> None:
+        if len(inputs) != 1 or self.out is not None:
+            raise PredictError(f"{picture}: {option} draws the only input, without --out: give one input, and no --out")
+        if picture.resolve() == Path(inputs[0]).resolve():
+            raise PredictError(f"{picture} is the input itself: choose another {option}")
+        check_picture_path(picture, option)
+
+    def _check_attention(self, attention: Path) -> None:
+        if self.landmarks == "none":
+            raise PredictError(f"{attention}: --attention goes to landmarks, and they are none: use --landmarks auto")
+        if self.face == "all":
+            raise PredictError(f"{attention}: --attention draws the largest face: leave out --face all")
+        if self.overlay and attention.resolve() == self.overlay.resolve():
+            raise PredictError(f"{attention}: --attention and --overlay name the same file: give each its own")
+
     def _settings(self) -> str:
         """What the answers depend on beside file, question and model."""
         options = dataclasses.asdict(self.options)
         return json.dumps(
-            {"dtype": self.dtype, "num_frames": self.num_frames, "landmarks": str(self.landmarks), **options}
+            {
+                **{"dtype": self.dtype, "num_frames": self.num_frames, "landmarks": str(self.landmarks)},
+                **{"crop": self.crop, "face": self.face, **options},
+            }
         )
 
     def _questions(self) -> set[str]:
@@ -101,10 +148,26 @@ class Predict:
         from .predict import Predictor
 
         predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames)
-        for piece in predictor.stream(self._request(inputs[0] if inputs else None)):
+        prepared = self._prepare(predictor, inputs[0] if inputs else None)
+        if self.overlay:
+            write_picture(self.overlay, draw_views(inputs[0], [each.views[0] for each in prepared]))
+        if self.attention:
+            attention = predictor.attend(inputs[0], landmarks=str(self.landmarks), crop=self.crop)
+            write_picture(self.attention, draw_regions(*attention))
+        if self.face == "all":
+            for each in prepared:
+                (answer,) = predictor.answer([each])
+                write(f"{describe_face(answer)}: {answer.text}\n")
+            return 0
+        for piece in predictor.stream_prepared(prepared[0]):
             write(piece)
         write("\n")
         return 0
+
+    def _prepare(self, predictor: "Predictor", source: str | None) -> "list[Prepared]":
+        """The question about the input, or about each face in it."""
+        request = self._request(source)
+        return predictor.prepare_faces(request) if self.face == "all" else [predictor.prepare(request)]
 
     def _answer_all(self, inputs: list[str], out: Path, questions: set[str]) -> int:
         if self.batch_size < 1:
@@ -122,35 +185,49 @@ class Predict:
             return 0
         from .predict import Predictor
 
-        predictor = Predictor.load(
-            self.model, dtype=self.dtype, num_frames=self.num_frames, batch_size=min(self.batch_size, len(left))
-        )
+        together = self.batch_size if self.face == "all" else min(self.batch_size, len(left))
+        predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames, batch_size=together)
         failed = 0
         with results, tqdm(total=len(inputs), initial=len(inputs) - len(left), unit="file", disable=None) as bar:
-            ahead = read_ahead(lambda file: predictor.prepare(self._request(file)), left, self.batch_size)
-            for files, outcomes in ahead:
-                good = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
-                answers = iter(predictor.answer(good) if good else [])
+            for files, outcomes in read_ahead(partial(self._prepare, predictor), left, self.batch_size):
+                good = [each for outcome in outcomes if not isinstance(outcome, Exception) for each in outcome]
+                answers = iter(predictor.answer_in_parts(good, self.batch_size))
                 for file, outcome in zip(files, outcomes, strict=True):
-                    row: dict[str, object] = {"file": file, "model": str(self.model), "settings": self._settings()}
+                    common = {"file": file, "model": str(self.model), "settings": self._settings()}
                     if isinstance(outcome, Exception):
                         failed += 1
-                        row |= {"status": "error", "error": str(outcome)}
+                        results.write({**common, "status": "error", "error": str(outcome)})
                         with bar.external_write_mode(sys.stderr):
                             say(f"{PROGRAM}: {outcome}")
                     else:
-                        answer = next(answers)
-                        row |= {"status": "ok", "answer": answer.text, "question": answer.question}
-                        row |= {"tokens": answer.tokens, "finish": answer.finish}
-                    results.write(row)
+                        results.write(*(common | make_row(next(answers)) for _ in outcome))
                 bar.update(len(files))
         if failed:
             raise ResultsError(f"{failed} of {len(inputs)} inputs failed; {out} says why: mend them and run this again")
         return 0
 
     def _request(self, source: str | None) -> Request:
-        landmarks = None if self.landmarks == "none" else self.landmarks
-        return Request(source, self.prompt, self.task, landmarks, self.options)
+        return Request(source, self.prompt, self.task, self.landmarks, self.crop, self.options)
+
+
+def make_row(answer: "Answer") -> dict[str, object]:
+    """What a table holds of an answer; boxes and points in pixels of the original, of a clip in each frame taken."""
+    (view,) = answer.views
+    return {
+        **{"status": "ok", "answer": answer.text, "question": answer.question},
+        **{"tokens": answer.tokens, "finish": answer.finish, "face": view.number, "crop": view.crop},
+        "box": None if answer.face is None else np.round(answer.face, 3).tolist(),
+        "landmarks": None if answer.landmarks is None else np.round(answer.landmarks, 3).tolist(),
+        "seconds": {step: round(seconds, 6) for step, seconds in answer.seconds.items()},
+    }
+
+
+def describe_face(answer: "Answer") -> str:
+    """Its number, and its box: in a clip that of the first frame."""
+    (view,) = answer.views
+    assert view.boxes, "only faces that were found are asked about"
+    x, y, width, height = (round(side) for side in view.boxes[0])
+    return f"face {view.number} ({x}, {y}, {width} x {height})"
 
 
 @dataclass(frozen=True, kw_only=True)

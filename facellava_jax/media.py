@@ -9,8 +9,6 @@ import functools
 import itertools
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +20,7 @@ from jaxtyping import Float32, Int64, UInt8
 from .config import LANDMARK_POINTS
 from .errors import FaceLlavaError
 from .extras import require
+from .headers import claimed_size, keep_essential_png
 
 if TYPE_CHECKING:
     import cv2
@@ -111,9 +110,12 @@ def load_image(path: Path) -> UInt8[np.ndarray, "Y X 3"]:
     """
     data = _read(path)
     form = _expect("image", data, path)
-    _check_size(path, *_claimed_size(data, form))
+    _check_size(path, *claimed_size(data, form))
     if form == "PNG":
-        data = _essential_png(data, path)
+        try:
+            data = keep_essential_png(data)
+        except ValueError as error:
+            raise MediaError(f"{path}: a PNG picture {error}: copy or save it again") from None
     cv2 = _load_cv2()
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -179,16 +181,31 @@ def load_frames(folder: Path, num_frames: int) -> Clip:
 
     Raises MediaError for a folder without pictures, a bad picture, and pictures of different sizes.
     """
-    if not folder.is_dir():
-        raise MediaError(f"{folder}: no such folder: name one that holds a clip's frames")
-    pictures = [path for path in list_media(folder) if find_kind(path) == "image"]
-    if not pictures:
-        raise MediaError(f"{folder}: no picture there: frames are {_supported('image')}")
+    pictures = _list_frames(folder)
     frame_ids = sample_frame_ids(len(pictures), num_frames)
     frames = {index: load_image(pictures[index]) for index in frame_ids.tolist()}
     for index, frame in frames.items():
         _check_same_size(pictures[index], frame, frames[0])
     return Clip(np.stack([frames[index] for index in frame_ids.tolist()]), frame_ids, len(pictures))
+
+
+def iterate_frames(folder: Path) -> Iterator[Frame]:
+    """Every picture of a folder, as those of a clip of FRAME_RATE; raises as `load_frames` does."""
+    first = None
+    for index, path in enumerate(_list_frames(folder)):
+        pixels = load_image(path)
+        first = pixels if first is None else first
+        _check_same_size(path, pixels, first)
+        yield Frame(pixels, index / FRAME_RATE)
+
+
+def _list_frames(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise MediaError(f"{folder}: no such folder: name one that holds a clip's frames")
+    pictures = [path for path in list_media(folder) if find_kind(path) == "image"]
+    if not pictures:
+        raise MediaError(f"{folder}: no picture there: frames are {_supported('image')}")
+    return pictures
 
 
 def sample_frame_ids(length: int, num_frames: int) -> Int64[np.ndarray, "T"]:
@@ -305,48 +322,6 @@ def _check_same_size(name: object, frame: np.ndarray, first: np.ndarray) -> None
             f"{name}: {width} x {height} pixels in a clip that begins with {first_width} x {first_height}: "
             "scale its frames to one size"
         )
-
-
-def _claimed_size(data: bytes, form: str) -> tuple[int, int]:
-    """(height, width) of a picture from its header, before it is decoded; (0, 0) where that does not say.
-
-    WebP is not asked: its format ends at 16,383 pixels a side.
-    """
-    if form == "PNG" and len(data) >= 24:
-        width, height = struct.unpack_from(">II", data, 16)
-        return height, width
-    if form == "BMP" and len(data) >= 26:
-        core = data[14] == 12
-        width, height = struct.unpack_from("<HH" if core else "<ii", data, 18)
-        return abs(height), abs(width)
-    if form == "JPEG":
-        at = 2
-        while at + 9 <= len(data) and data[at] == 0xFF:
-            marker = data[at + 1]
-            if marker == 0xFF:
-                at += 1
-            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                height, width = struct.unpack_from(">HH", data, at + 5)
-                return height, width
-            else:
-                at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return 0, 0
-
-
-def _essential_png(data: bytes, path: Path) -> bytes:
-    """A PNG's critical chunks and its EXIF: libpng writes to stderr about faults in any other, and changes no pixel."""
-    kept, at, name = [data[:8]], 8, b""
-    while name != b"IEND":
-        end = at + 12 + int.from_bytes(data[at : at + 4])
-        name = data[at + 4 : at + 8]
-        if end > len(data):
-            raise MediaError(f"{path}: a PNG picture that is cut short: copy or save it again")
-        if name[:1].isupper() or name == b"eXIf":
-            if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-                raise MediaError(f"{path}: a PNG picture with wrong checksums: copy or save it again")
-            kept.append(data[at:end])
-        at = end
-    return b"".join(kept)
 
 
 def _read_frames(

@@ -1,45 +1,54 @@
 """From media and a question to an answer: one at a time, in batches, or piece by piece."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 
+from .attention import Attention, check_regions, weigh_regions
 from .checkpoint import load_params, read_config
 from .config import Config, DType
 from .data import Sample, Visual, collate, measure
+from .faces import Box, Window, to_picture
+from .framing import Framer, Shown, View
 from .generate import NO_TOKEN, Decoding, Generator, Sampling
-from .media import (
-    Clip,
-    Kind,
-    find_kind,
-    load_frames,
-    load_image,
-    load_landmarks,
-    load_video,
-    sample_frame_ids,
-)
-from .models.facellava import FaceLlava, abstract_params, build_model
+from .media import LANDMARK_CROP
+from .memory import check_memory
+from .models.facellava import FaceLlava, build_model
 from .pixels import preprocess_image, preprocess_video
-from .request import MediaSource, Options, PredictError, Request, Task, find_question, make_request
+from .request import (
+    Crop,
+    Landmarks,
+    MediaSource,
+    Options,
+    PredictError,
+    Request,
+    Task,
+    find_question,
+    make_request,
+    pair_media,
+)
+from .stopwatch import Stopwatch
 from .text import AnswerStream, Medium, Tokenizer, bucket, build_prompt, encode_with_images
 
 FIRST_CHUNK, CHUNK = 1, 16  # tokens decoded before the host looks: the first at once, then a few at a time
+PREPARING, ANSWERING = ("read", "faces", "preprocess", "tokenize"), ("prefill", "decode")  # steps that are timed
 
 
 class Prepared(NamedTuple):
-    """A request read, resized and tokenised."""
+    """A request read, framed, resized and tokenised; what was made of each medium, and what each step took."""
 
     sample: Sample
     question: str
     options: Options
+    views: tuple[View, ...]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,27 @@ class Answer:
     question: str
     tokens: int
     finish: Literal["stop", "length"]
+    views: tuple[View, ...] = field(repr=False, compare=False)
+    """What the model was shown of each medium, and why."""
+    seconds: dict[str, float] = field(repr=False, compare=False)
+    """What each step took: read, faces, preprocess, tokenize, and of the whole batch prefill, decode."""
+
+    @property
+    def face(self) -> Box | list[Box] | None:
+        """Where the face is in the first medium, a picture, or in each frame taken of it, a clip; in its pixels.
+
+        None where none was looked for.
+        """
+        if not self.views or (boxes := self.views[0].boxes) is None:
+            return None
+        return boxes[0] if self.views[0].kind == "image" else list(boxes)
+
+    @property
+    def landmarks(self) -> Float64[np.ndarray, "*T K 2"] | None:
+        """The points of that face: (68, 2) of a picture, (frames, 68, 2) of a clip; in its pixels."""
+        if not self.views or (points := self.views[0].landmarks) is None:
+            return None
+        return points[0] if self.views[0].kind == "image" else points
 
 
 class Predictor:
@@ -59,6 +89,7 @@ class Predictor:
         self.config = config
         self.tokenizer = tokenizer
         self.num_frames = check_fit(config, tokenizer, num_frames)
+        self._framer = Framer(config.model, self.num_frames)
         self._generator = Generator(model)
 
     @classmethod
@@ -94,17 +125,33 @@ class Predictor:
         prompt: str | None = None,
         *,
         task: Task | None = None,
-        landmarks: str | Path | Sequence[str | Path | None] | None = None,
+        landmarks: Landmarks | Sequence[Landmarks] = "auto",
+        crop: Crop = "auto",
         **options: Any,
     ) -> Answer:
         """The answer to `prompt`, or to the question known to work well for `task`.
 
-        `<image>` and `<video>` in the prompt say where the media go; else they come first. `options` are the fields of
-        `Options`. A Request in the place of the media brings all of this. Raises MediaError, TextError or PredictError
-        for what cannot be answered.
+        `<image>` and `<video>` in the prompt say where the media go; else they come first. `landmarks` and `crop` are
+        those of `Request`, `options` the fields of `Options`. A Request in the place of the media brings all of this.
+        Raises MediaError, FaceError, TextError or PredictError for what cannot be answered.
         """
-        request = make_request(media, prompt, task, landmarks, options)
+        request = make_request(media, prompt, task, landmarks, crop, options)
         return self.answer([self.prepare(request)])[0]
+
+    def predict_faces(
+        self,
+        medium: Request | MediaSource,
+        prompt: str | None = None,
+        *,
+        task: Task | None = None,
+        landmarks: Literal["auto", "none"] | None = "auto",
+        crop: Crop = "auto",
+        batch_size: int = 8,
+        **options: Any,
+    ) -> list[Answer]:
+        """An answer about each face of one picture or clip, the largest first; raises as `predict` does."""
+        request = make_request(medium, prompt, task, landmarks, crop, options)
+        return self.answer_in_parts(self.prepare_faces(request), batch_size)
 
     def predict_batch(
         self,
@@ -112,20 +159,21 @@ class Predictor:
         prompt: str | None = None,
         *,
         task: Task | None = None,
+        landmarks: Literal["auto", "none"] | None = "auto",
+        crop: Crop = "auto",
         batch_size: int = 8,
         **options: Any,
     ) -> list[Answer]:
         """Answers in order, each what it is on its own; media of all kinds may be mixed.
 
-        A bare medium is asked `prompt`, or the question of `task`, with `options`; a Request brings its own.
+        A bare medium is asked `prompt`, or the question of `task`, with all that follows; a Request brings its own.
         """
         common = Options(**options)
         answers: list[Answer] = []
-        if batch_size < 1:
-            raise PredictError(f"batch_size {batch_size}: use at least 1")
+        check_batch_size(batch_size)
         for at in range(0, len(requests), batch_size):
             part = [
-                each if isinstance(each, Request) else Request(each, prompt, task, options=common)
+                each if isinstance(each, Request) else Request(each, prompt, task, landmarks, crop, common)
                 for each in requests[at : at + batch_size]
             ]
             answers += self.answer([self.prepare(request) for request in part])
@@ -137,32 +185,54 @@ class Predictor:
         prompt: str | None = None,
         *,
         task: Task | None = None,
-        landmarks: str | Path | Sequence[str | Path | None] | None = None,
+        landmarks: Landmarks | Sequence[Landmarks] = "auto",
+        crop: Crop = "auto",
         **options: Any,
     ) -> Iterator[str]:
         """The text of the same answer in pieces, as they come."""
-        request = make_request(media, prompt, task, landmarks, options)
-        for (reader,) in self._read([self.prepare(request)]):
-            if piece := reader.take():
-                yield piece
+        yield from self.stream_prepared(self.prepare(make_request(media, prompt, task, landmarks, crop, options)))
 
     def prepare(self, request: Request) -> Prepared:
         """Reads the media and tokenises the question: the part of the work that needs no model."""
-        sources = request.media if isinstance(request.media, list | tuple) else [request.media]
-        sources = [source for source in sources if source is not None]
-        files = request.landmarks if isinstance(request.landmarks, list | tuple) else [request.landmarks]
-        files = list(files) if any(files) else [None] * len(sources)
-        if len(files) != len(sources):
-            raise PredictError(f"{len(files)} landmark files for {len(sources)} media: give one for each")
-        visuals = [self._load(source, file) for source, file in zip(sources, files, strict=True)]
-        question = find_question(request, [visual.medium.kind for visual in visuals])
-        prompt = build_prompt(question, [visual.medium for visual in visuals], self.config.text.template)
-        ids = encode_with_images(self.tokenizer, prompt.text)
-        sample = Sample(ids, [visuals[place] for place in prompt.order])
-        most = min(self.config.text.max_length, self.config.model.decoder.max_length - 1)
-        if (length := measure(sample, self.config.model)) > most:
-            raise PredictError(f"a prompt of {length} tokens, media counted in, and the model takes {most}: shorten it")
-        return Prepared(sample, question, request.options)
+        watch = Stopwatch(*PREPARING)
+        shown = [self._framer.show(*pair, request.crop, watch)[0] for pair in pair_media(request)]
+        return self._prepare(request, shown, watch)
+
+    def prepare_faces(self, request: Request) -> list[Prepared]:
+        """As `prepare`, once for each face of the only medium, the largest first; reading them is shared."""
+        watch = Stopwatch(*PREPARING)
+        pairs = pair_media(request)
+        if len(pairs) != 1:
+            raise PredictError(f"every face is asked about in one picture or clip, not in {len(pairs)}: give one")
+        shown = self._framer.show(*pairs[0], request.crop, watch, every=True)
+        return [self._prepare(request, [each], watch) for each in shown]
+
+    def attend(self, source: MediaSource, *, landmarks: Landmarks = "auto", crop: Crop = "auto") -> Attention:
+        """What the model looks at in a picture or clip: `faces.draw_regions(*predictor.attend(source))` is a picture.
+
+        Raises PredictError where the model or the medium has no landmarks, and MediaError or FaceError as `predict`.
+        """
+        check_regions(self.config.model)
+        ((source, points),) = pair_media(Request(source, landmarks=landmarks, crop=crop))
+        shown, *_ = self._framer.show(source, points, crop, Stopwatch(*PREPARING))
+        visual = self._preprocess(shown)
+        weights = weigh_regions(self._generator, visual, self.config.model)
+        assert visual.landmarks is not None, "without landmarks nothing is weighed"
+        _, height, width, _ = shown.frames.shape
+        pixels = to_picture(visual.landmarks * LANDMARK_CROP, Window(0, 0, width, height))
+        return Attention(shown.frames, weights, pixels, shown.view.kind == "image" and self.config.media.pad_to_square)
+
+    def stream_prepared(self, prepared: Prepared) -> Iterator[str]:
+        """The text of an answer in pieces, as they come."""
+        for (reader,) in self._read([prepared], Stopwatch(*ANSWERING)):
+            if piece := reader.take():
+                yield piece
+
+    def answer_in_parts(self, prepared: Sequence[Prepared], batch_size: int) -> list[Answer]:
+        """Answers in order, so many of them at a time."""
+        check_batch_size(batch_size)
+        parts = (prepared[at : at + batch_size] for at in range(0, len(prepared), batch_size))
+        return [answer for part in parts for answer in self.answer(part)]
 
     def answer(self, prepared: Sequence[Prepared]) -> list[Answer]:
         """The answers of one batch.
@@ -171,49 +241,49 @@ class Predictor:
         """
         if not prepared:
             return []
-        *_, readers = self._read(prepared)
+        watch = Stopwatch(*ANSWERING)
+        *_, readers = self._read(prepared, watch)
         return [
-            Answer(text=reader.text, question=each.question, tokens=reader.tokens, finish=reader.finish or "length")
+            Answer(
+                text=reader.text,
+                question=each.question,
+                tokens=reader.tokens,
+                finish=reader.finish or "length",
+                views=each.views,
+                seconds=each.seconds | watch.seconds,
+            )
             for reader, each in zip(readers, prepared, strict=True)
         ]
 
-    def _load(self, source: MediaSource, landmarks: str | Path | None) -> Visual:
-        """A medium as its tower reads it, resized and normalised, with its landmarks."""
-        media = self.config.media
-        kind, pixels = self._read_pixels(source)
-        tower = self.config.model.image_tower if kind == "image" else self.config.model.video_tower
-        if tower is None:
-            raise PredictError(f"{_name(source)}: this checkpoint has no {kind} tower: import one with --{kind}-tower")
-        if landmarks is not None and self.config.model.landmarks is None:
-            raise PredictError(f"{landmarks}: this checkpoint has no landmark modules: ask without landmarks")
-        clip = pixels if isinstance(pixels, Clip) else None
-        points = None if landmarks is None else load_landmarks(Path(landmarks), clip)
-        if isinstance(pixels, Clip):
-            resized = preprocess_video(pixels.frames, tower.image_size, media)
+    def _prepare(self, request: Request, shown: Sequence[Shown], watch: Stopwatch) -> Prepared:
+        """The request, asked about what is shown; `watch` has timed what led there."""
+        own = Stopwatch("preprocess", "tokenize")
+        with own.time("preprocess"):
+            visuals = [self._preprocess(each) for each in shown]
+        with own.time("tokenize"):
+            question = find_question(request, [visual.medium.kind for visual in visuals])
+            prompt = build_prompt(question, [visual.medium for visual in visuals], self.config.text.template)
+            ids = encode_with_images(self.tokenizer, prompt.text)
+            sample = Sample(ids, [visuals[place] for place in prompt.order])
+            most = min(self.config.text.max_length, self.config.model.decoder.max_length - 1)
+            length = measure(sample, self.config.model)
+        if length > most:
+            raise PredictError(f"a prompt of {length} tokens, media counted in, and the model takes {most}: shorten it")
+        seconds = {step: watch.seconds[step] + own.seconds.get(step, 0.0) for step in PREPARING}
+        return Prepared(sample, question, request.options, tuple(each.view for each in shown), seconds)
+
+    def _preprocess(self, shown: Shown) -> Visual:
+        """What is shown as its tower reads it, resized and normalised."""
+        model, media, kind = self.config.model, self.config.media, shown.view.kind
+        tower = model.image_tower if kind == "image" else model.video_tower
+        assert tower, "the framer takes no medium that has no tower"
+        if kind == "video":
+            pixels = preprocess_video(shown.frames, tower.image_size, media)
         else:
-            resized = preprocess_image(pixels, tower.image_size, media)[None]
-        return Visual(Medium(kind, len(resized)), resized, points)
+            pixels = preprocess_image(shown.frames[0], tower.image_size, media)[None]
+        return Visual(Medium(kind, len(pixels)), pixels, shown.landmarks)
 
-    def _read_pixels(self, source: MediaSource) -> tuple[Kind, np.ndarray | Clip]:
-        if isinstance(source, np.ndarray):
-            if source.dtype != np.uint8 or source.ndim not in (3, 4) or source.shape[-1] != 3 or not source.size:
-                raise PredictError(
-                    f"an array of shape {source.shape} and type {source.dtype}: give uint8 RGB, (Y, X, 3) for an image "
-                    "and (T, Y, X, 3) for a clip"
-                )
-            if source.ndim == 3:
-                return "image", source
-            frame_ids = sample_frame_ids(len(source), self.num_frames)
-            return "video", Clip(source[frame_ids], frame_ids, len(source))
-        path = Path(source)
-        if path.is_dir():
-            return "video", load_frames(path, self.num_frames)
-        # A file that is neither is reported by the reader of images, by what is wrong with it.
-        if find_kind(path) == "video":
-            return "video", load_video(path, self.num_frames)
-        return "image", load_image(path)
-
-    def _read(self, prepared: Sequence[Prepared]) -> Iterator[list["AnswerReader"]]:
+    def _read(self, prepared: Sequence[Prepared], watch: Stopwatch) -> Iterator[list["AnswerReader"]]:
         """Decodes one batch, a chunk of tokens at a time; yields the rows' readers after each chunk."""
         padded = 1 << (len(prepared) - 1).bit_length()
         batch = collate([each.sample for each in prepared], self.config.model, rows=padded)
@@ -230,15 +300,17 @@ class Predictor:
             top_p=np.array([each.top_p for each in options], np.float32),
             seed=np.array([each.seed for each in options], np.uint32),
         )
-        state = _run(partial(self._generator.prefill, batch, bucket(limit)), len(prepared))
+        with watch.time("prefill"):
+            state = _run(partial(self._generator.prefill, batch, bucket(limit)), len(prepared))
         done = 0
         while not all(reader.finish for reader in readers):
             until = min(done + (CHUNK if done else FIRST_CHUNK), limit)
-            step = partial(self._generator.decode, state, sampling, self.tokenizer.eos_id, until)
-            state = _run(step, len(prepared))
-            tokens = np.asarray(state.tokens)
-            for reader, row in zip(readers, tokens, strict=False):
-                reader.feed(row[done:until])
+            with watch.time("decode"):
+                step = partial(self._generator.decode, state, sampling, self.tokenizer.eos_id, until)
+                state = _run(step, len(prepared))
+                tokens = np.asarray(state.tokens)
+                for reader, row in zip(readers, tokens, strict=False):
+                    reader.feed(row[done:until])
             done = until
             yield readers
 
@@ -277,6 +349,12 @@ class AnswerReader:
         return piece
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Raises PredictError for less than 1."""
+    if batch_size < 1:
+        raise PredictError(f"batch_size {batch_size}: use at least 1")
+
+
 def check_fit(config: Config, tokenizer: Tokenizer, num_frames: int | None) -> int:
     """The frames to take from a clip. Raises PredictError for more than the tower takes, and for a larger tokenizer."""
     if len(tokenizer) > config.model.decoder.vocab_size:
@@ -290,24 +368,6 @@ def check_fit(config: Config, tokenizer: Tokenizer, num_frames: int | None) -> i
     return num_frames or most
 
 
-def check_memory(folder: Path, config: Config, batch_size: int) -> None:
-    """Raises PredictError where parameters and a batch's cache need more memory than the device has free."""
-    decoder = config.model.decoder
-    size = np.dtype(config.model.dtype).itemsize
-    params = sum(math.prod(param.shape) for param in abstract_params(config.model).values())
-    cache = 2 * decoder.num_hidden_layers * decoder.max_length * decoder.num_key_value_heads * decoder.head_dim
-    cache *= batch_size
-    needed, free = (params + cache) * size, free_memory()
-    if free is not None and needed > free:
-        remedy = "use a machine with more memory" if batch_size == 1 else "use a smaller --batch-size, or more memory"
-        if size > 2:
-            remedy = f"--dtype bfloat16 needs {needed / size * 2 / 2**30:.1f} GiB, or {remedy}"
-        raise PredictError(
-            f"{folder}: needs {needed / 2**30:.1f} GiB in {config.model.dtype}, and {free / 2**30:.1f} GiB are free: "
-            f"{remedy}"
-        )
-
-
 def _run(step: Callable[[], Decoding], rows: int) -> Decoding:
     """The result of a step, waited for, because that is when the device says that its memory is full."""
     try:
@@ -317,24 +377,3 @@ def _run(step: Callable[[], Decoding], rows: int) -> Decoding:
             raise
         remedy = "use a smaller --batch-size" if rows > 1 else "use a machine with more memory"
         raise PredictError(f"the device has too little memory for {rows} prompts at once: {remedy}") from None
-
-
-def free_memory() -> int | None:
-    """Bytes that the first device has left, on CPU the host; None where nothing tells."""
-    stats = jax.devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    # A container may have less than its host.
-    most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if most.exists() and (limit := most.read_text().strip()) != "max":
-        free = min(free, int(limit) - int(used.read_text()))
-    return free
-
-
-def _name(source: MediaSource) -> str:
-    return f"array {source.shape}" if isinstance(source, np.ndarray) else str(source)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from .errors import FaceLlavaError
 Task = Literal["emotion", "age", "attributes", "action-units", "deepfake"]
 # A file, a folder of frames, an image (Y, X, 3) or a clip (T, Y, X, 3) of uint8 RGB pixels.
 MediaSource = str | Path | np.ndarray
+# auto: cut media to the face, as training data were. none: take them as they are.
+Crop = Literal["auto", "none"]
+# Of one medium: auto, to find them; none, or None; or a `.npy` file in pixels of the 256 x 256 face crop.
+Landmarks = str | Path | None
 
 # Questions that the paper's tasks answer well, with the words for an image and for a clip.
 QUESTIONS: dict[Task, tuple[str, dict[str, str]]] = {
@@ -74,13 +78,17 @@ def _is_number(value: object) -> bool:
 class Request:
     """A question about one medium, several, or none, by its words or by its task.
 
-    `landmarks` are `.npy` files in pixels of the 256 x 256 face crop, as many as there are media, or None.
+    `landmarks`: "auto" finds them where the model has landmark modules, "none" or None leaves them out, for all media
+    or for each in a sequence; a `.npy` file holds those of one medium, in pixels of the 256 x 256 face crop. `crop`:
+    "auto" cuts a medium to the face, unless it is a crop already, has a landmark file, which is one of its crop, or the
+    model has no landmark modules; "none" takes it as it is.
     """
 
     media: MediaSource | Sequence[MediaSource] | None = None
     prompt: str | None = None
     task: Task | None = None
-    landmarks: str | Path | Sequence[str | Path | None] | None = None
+    landmarks: Landmarks | Sequence[Landmarks] = "auto"
+    crop: Crop = "auto"
     options: Options = Options()
 
 
@@ -88,15 +96,40 @@ def make_request(
     media: Request | MediaSource | Sequence[MediaSource] | None,
     prompt: str | None,
     task: Task | None,
-    landmarks: str | Path | Sequence[str | Path | None] | None,
+    landmarks: Landmarks | Sequence[Landmarks],
+    crop: Crop,
     options: Mapping[str, Any],
 ) -> Request:
     """A request as it is, or one about these media."""
     if not isinstance(media, Request):
-        return Request(media, prompt, task, landmarks, Options(**options))
-    if options or not (prompt is task is landmarks is None):
-        raise PredictError("a Request brings its own prompt, task, landmarks and options: put them into it")
+        return Request(media, prompt, task, landmarks, crop, Options(**options))
+    if options or (prompt, task, landmarks, crop) != (None, None, "auto", "auto"):
+        raise PredictError("a Request brings its own prompt, task, landmarks, crop and options: put them into it")
     return media
+
+
+def pair_media(request: Request) -> list[tuple[MediaSource, Landmarks]]:
+    """The request's media, each with "auto", its landmark file, or None for no landmarks.
+
+    Raises PredictError where there is not one file for each medium.
+    """
+    if request.crop not in get_args(Crop):
+        raise PredictError(f"crop {request.crop!r} is not one of {', '.join(get_args(Crop))}")
+    media, landmarks = request.media, request.landmarks
+    sources = [media] if isinstance(media, str | Path | np.ndarray) else [*(media or ())]
+    if landmarks in ("auto", "none", None):
+        landmarks = [landmarks] * len(sources)
+    files = [landmarks] if isinstance(landmarks, str | Path) else [*(landmarks or ())]
+    if len(files) != len(sources):
+        raise PredictError(f"{len(files)} landmark files for {len(sources)} media: give one for each")
+    return [(source, None if file == "none" else file) for source, file in zip(sources, files, strict=True)]
+
+
+def refuse_to_look(landmarks: Landmarks, crop: Crop) -> str | None:
+    """Why no face is looked for in a medium, whatever the model is; None where it is."""
+    if landmarks not in ("auto", "none", None):
+        return "its landmark file says where the face is"
+    return "crop and landmarks are none" if landmarks != "auto" and crop == "none" else None
 
 
 def find_question(request: Request, kinds: Sequence[str]) -> str:

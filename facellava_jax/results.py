@@ -1,4 +1,4 @@
-"""Tables of results, one row a file, that grow as answers come and go on where an earlier run stopped."""
+"""Tables of results, a row or several a file, that grow as answers come and go on where an earlier run stopped."""
 
 import contextlib
 import csv
@@ -21,8 +21,9 @@ class ResultFile:
     """A JSONL or CSV file of rows with the same columns, the first of which tells them apart.
 
     A file that is there already is continued: rows whose `status` is "ok" stay (`done`, by the first column), and any
-    others, half-written ones among them, are dropped, to be written again. Nothing on the disk changes before the first
-    row is written, and every row is on its way there when `write` returns.
+    others, half-written ones among them, are dropped, to be written again. So are rows that belong together, where they
+    are fewer than their column `rows` says; `done` has the first of those that stay. Nothing on the disk changes before
+    the first row is written, and every row is on its way there when `write` returns.
     """
 
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
@@ -36,16 +37,26 @@ class ResultFile:
         if not os.access(path.parent, os.W_OK):
             raise ResultsError(f"{path.parent} cannot be written to: choose another --out")
         rows = self._read() if path.exists() else []
-        self.done = {str(row[self.columns[0]]): row for row in rows if row["status"] == "ok"}
+        together: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["status"] == "ok":
+                together.setdefault(str(row[self.columns[0]]), []).append(row)
+        last = {key: group[-_count(group[-1]) :] for key, group in together.items()}
+        whole = {key: group for key, group in last.items() if len(group) == _count(group[-1])}
+        self.done = {key: first for key, (first, *_) in whole.items()}
+        self._more = {key: more for key, (_, *more) in whole.items()}
         self._file: TextIO | None = None
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Appends a row; columns that it lacks are empty. Raises ResultsError where the disk does not take it."""
+    def write(self, *rows: Mapping[str, Any]) -> None:
+        """Appends a row, or several that belong together; columns that they lack are empty.
+
+        Raises ResultsError where the disk does not take them.
+        """
         try:
             if self._file is None:
                 self._rewrite()
                 self._file = self._open("a")
-            self._file.write(self._format(row))
+            self._file.write("".join(self._format({"rows": len(rows)} | dict(row)) for row in rows))
             self._file.flush()
         except OSError as error:
             raise ResultsError(
@@ -67,9 +78,10 @@ class ResultFile:
         values = {column: row.get(column) for column in self.columns}
         if self.path.suffix == ".jsonl":
             return json.dumps(values, ensure_ascii=False) + "\n"
+        cells = [json.dumps(value) if isinstance(value, list | dict) else value for value in values.values()]
         line = io.StringIO()
         # The writer quotes what holds a character of the line's end: so must "\r", where a reader sees one.
-        csv.writer(line, lineterminator="\r\n").writerow(values.values())
+        csv.writer(line, lineterminator="\r\n").writerow(cells)
         return line.getvalue().removesuffix("\r\n") + "\n"
 
     def _header(self) -> str:
@@ -82,7 +94,8 @@ class ResultFile:
     def _rewrite(self) -> None:
         """The header and the rows that are done, in place of what was there."""
         aside = self.path.with_name(self.path.name + ".partial")
-        text = self._header() + "".join(map(self._format, self.done.values()))
+        kept = [each for key, row in self.done.items() for each in (row, *self._more.get(key, []))]
+        text = self._header() + "".join(map(self._format, kept))
         try:
             aside.write_bytes(text.encode(errors="surrogateescape"))
             aside.replace(self.path)
@@ -105,6 +118,8 @@ class ResultFile:
         for row in rows:
             if tuple(row) != self.columns:
                 raise self._foreign(f"its columns are not {', '.join(self.columns)}")
+            if not str(row.get("rows") or 1).isdecimal():
+                raise self._foreign(f"{row['rows']!r} is no number of rows")
         return rows
 
     def _parse_jsonl(self, text: str) -> list[dict[str, Any]]:
@@ -126,3 +141,8 @@ class ResultFile:
 
     def _foreign(self, why: str) -> ResultsError:
         return ResultsError(f"{self.path} is not a table of this command ({why}): choose another --out")
+
+
+def _count(row: Mapping[str, Any]) -> int:
+    """How many rows belong together with this one, itself counted in."""
+    return int(row.get("rows") or 1)

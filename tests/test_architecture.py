@@ -24,11 +24,11 @@ LIBRARY, CONVERSION = "facellava_jax", "conversion"
 # Each level imports only from the levels before it. Within a level, groups never import each other; within a group,
 # a module imports only what stands left of it.
 ORDER = [
-    [["extras", "errors", "config", "axes", "program"]],
+    [["extras", "errors", "config", "axes", "program", "stopwatch", "headers"]],
     [["models"], ["media", "pixels", "faces", "text", "answers", "synthetic"], ["request"]],
     [["sharding", "optim", "lora", "quantize"]],
-    [["generate"], ["data"], ["checkpoint"]],
-    [["train"], ["predict"], ["results", "extraction"]],
+    [["generate"], ["data"], ["checkpoint"], ["framing", "overlay"], ["memory"]],
+    [["train"], ["attention", "predict"], ["results", "face_tables", "extraction"]],
     [["plan"], ["evaluate"]],
     [["cli_faces", "cli"]],
 ]
@@ -44,17 +44,19 @@ OPTIONAL: dict[str, set[str] | None] = {
         "facellava_jax/faces/detect.py",
         "facellava_jax/faces/draw.py",
         "facellava_jax/faces/extract.py",
+        "facellava_jax/faces/heat.py",
         "facellava_jax/faces/landmarks.py",
+        "facellava_jax/overlay.py",
         "facellava_jax/synthetic.py",
     },
     "grain": {"facellava_jax/data.py"},
+    "mediapipe": {"facellava_jax/faces/mediapipe.py"},
     "optax": {"facellava_jax/optim.py"},
     "safetensors": {"conversion/source.py", "conversion/export.py"},
     "sentencepiece": None,
     "tensorboardX": {"facellava_jax/train.py"},
     "tensorflow_datasets": {"facellava_jax/data.py"},
     # Never imported.
-    "mediapipe": set(),
     "tensorflow": set(),
     "transformers": set(),
 }

@@ -15,9 +15,11 @@ from facellava_jax.axes import Media
 from facellava_jax.checkpoint import load_params, read_config
 from facellava_jax.config import REGION_PROJECTOR, ModelConfig, tiny
 from facellava_jax.data import Visual
+from facellava_jax.faces import draw_regions, to_crop
 from facellava_jax.generate import Generator
 from facellava_jax.models.facellava import FaceLlava, build_model
-from facellava_jax.request import PredictError
+from facellava_jax.predict import Predictor
+from facellava_jax.request import Crop, PredictError, Request
 from facellava_jax.text import Medium
 
 TINY = tiny().model
@@ -192,3 +194,26 @@ def test_what_cannot_be_weighed_is_refused(
             check_regions(config)
     else:
         check_regions(config)
+
+
+@pytest.mark.parametrize("crop", ["auto", "none"])
+def test_of_a_picture_as_it_is_asked_about(checkpoint: Path, astronaut: np.ndarray, crop: Crop) -> None:
+    """Frames, points and weights are those of the very prompt that is answered."""
+    predictor = Predictor.load(checkpoint)
+    answer = predictor.predict(astronaut, "Who?", crop=crop, max_new_tokens=1)
+    attention = predictor.attend(astronaut, crop=crop)
+    (window,) = answer.views[0].windows
+    assert attention.frames.shape[1:3] == ((256, 256) if crop == "auto" else astronaut.shape[:2])
+    assert not attention.padded
+    in_crop = to_crop(answer.landmarks, window) / 256
+    height, width = attention.frames.shape[1:3]
+    assert np.allclose(attention.landmarks, (in_crop * 256 + 0.5) * [width / 256, height / 256] - 0.5, atol=1e-3)
+    (visual,) = predictor.prepare(Request(astronaut, "Who?", crop=crop)).sample.media
+    generator = Generator(build_model(predictor.config.model, load_params(checkpoint, dtype="float32")))
+    assert np.array_equal(attention.weights, weigh_regions(generator, visual, predictor.config.model))
+    assert draw_regions(*attention).ndim == 3
+
+
+def test_of_a_picture_without_landmarks(checkpoint: Path, astronaut: np.ndarray) -> None:
+    with pytest.raises(PredictError, match="the image has no landmarks, and attention goes to them"):
+        Predictor.load(checkpoint).attend(astronaut, landmarks="none")

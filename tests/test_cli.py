@@ -1,5 +1,6 @@
 """`facellava`: answers are those of Predictor, tables go on where they stopped, and bad input is one line."""
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -17,10 +18,14 @@ import numpy as np
 import pytest
 from conftest import Outcome, Run
 
-from facellava_jax import cli, media, predict
+from facellava_jax import cli, media, memory, predict
 from facellava_jax.config import Config
+from facellava_jax.faces import FaceFinder, draw_regions
+from facellava_jax.faces.draw import BOX_COLOUR, WINDOW_COLOUR
+from facellava_jax.faces.encode import ClipWriter
 from facellava_jax.predict import Predictor
 from facellava_jax.request import QUESTIONS
+from facellava_jax.stopwatch import Stopwatch
 
 FRAMES = 12
 LENGTH = 6  # of answers, in tokens
@@ -43,7 +48,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stream.width = stream.height = 128
         stream.pix_fmt = "yuv420p"
         for index in range(FRAMES):
-            view = np.ascontiguousarray(face[4 * index : 4 * index + 128, 8 * index : 8 * index + 128])
+            top, left = 52 + index, 50 + 2 * index
+            view = np.ascontiguousarray(face[top : top + 128, left : left + 128])
             cv2.imwrite(str(folder / "frames" / f"{index}.png"), view[..., ::-1])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(view, format="rgb24")))
         container.mux(stream.encode(None))
@@ -107,11 +113,161 @@ def test_a_question_about_nothing(desk: Path, facellava: Run, ask: Callable[...,
 @pytest.mark.parametrize("file", ["face.png", "clip.mp4"])
 def test_landmarks(desk: Path, facellava: Run, ask: Callable[..., str], file: str) -> None:
     points = Path(file).with_suffix(".npy")
-    with_points, without = ask(file, "Who is this?", landmarks=points), ask(file, "Who is this?")
-    assert with_points != without
-    command = f"{ANSWER} {file} --prompt 'Who is this?' --landmarks"
-    assert facellava(command, points) == (0, with_points + "\n", "")
-    assert facellava(command, "none") == (0, without + "\n", "")
+    kinds = (points, "none", "auto")
+    given, none, auto = (ask(file, "Who?", landmarks=kind, temperature=1.5, max_new_tokens=20) for kind in kinds)
+    assert len({given, none, auto}) == 3
+    command = f"{ANSWER} {file} --prompt Who? --temperature 1.5 --max-new-tokens 20"
+    assert facellava(f"{command} --landmarks", points) == (0, given + "\n", "")
+    assert facellava(f"{command} --landmarks none") == (0, none + "\n", "")
+    assert facellava(f"{command} --landmarks auto") == facellava(command) == (0, auto + "\n", "")
+
+
+# Faces
+
+
+@pytest.fixture
+def group(desk: Path, astronaut: np.ndarray) -> np.ndarray:
+    """two.png: the larger face on the right; two.mp4: both move to the left."""
+    import cv2
+
+    large = astronaut[20:276, 96:352]
+    small = np.pad(cv2.resize(large, (192, 192)), [(0, 64), (0, 0), (0, 0)])
+    picture = np.hstack([small[:, ::-1], large])
+    cv2.imwrite("two.png", picture[..., ::-1])
+    with ClipWriter(Path("two.mp4"), 24.0) as writer:
+        for index in range(10):
+            writer.add(picture[:, 3 * index : 3 * index + 420], index / 24)
+    return picture
+
+
+def test_crop_and_landmarks_can_be_left_out(
+    desk: Path, facellava: Run, ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then neither a face nor the package that finds it is needed."""
+
+    class Absent:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "ai_edge_litert":
+                raise ModuleNotFoundError(name=name)
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "ai_edge_litert"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    command = f"{ANSWER} face.jpg --prompt Who?"
+    outcome = facellava(command)
+    expect_one_line(outcome, "ai-edge-litert is needed", "pip install 'facellava-jax[faces]'")
+    expected = ask("face.jpg", "Who?", crop="none", landmarks="none")
+    assert facellava(f"{command} --crop none --landmarks none") == (0, expected + "\n", "")
+    np.save("blank.npy", np.zeros((68, 2)))
+    assert facellava(f"{command} --landmarks blank.npy").status == 0
+
+
+def test_each_face_has_its_line(
+    desk: Path, facellava: Run, group: np.ndarray, predictor: Predictor, finder: FaceFinder
+) -> None:
+    first, second = predictor.predict_faces("two.png", "Who?", max_new_tokens=LENGTH)
+    large, small = finder.find(group)
+    lines = [
+        f"face {number} ({x:.0f}, {y:.0f}, {width:.0f} x {height:.0f}): {answer.text}\n"
+        for number, (answer, (x, y, width, height)) in enumerate([(first, large.box), (second, small.box)], start=1)
+    ]
+    assert large.box.x > 192 > small.box.x
+    assert facellava(f"{ANSWER} two.png --prompt Who? --face all") == (0, "".join(lines), "")
+    largest = facellava(f"{ANSWER} two.png --prompt Who?")
+    assert largest == (0, first.text + "\n", "") and first.text != second.text
+    status, out, err = facellava(f"{ANSWER} two.mp4 --prompt Who? --face all")
+    answers = predictor.predict_faces("two.mp4", "Who?", max_new_tokens=LENGTH)
+    assert (status, err, len(answers)) == (0, "", 2)
+    assert [line.split(": ", 1)[1] for line in out.splitlines()] == [answer.text for answer in answers]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_tables_hold_the_faces(
+    desk: Path, facellava: Run, group: np.ndarray, predictor: Predictor, suffix: str
+) -> None:
+    command = f"{ANSWER} face.png two.png two.mp4 face.jpg --prompt Who? --face all --batch-size 3 --out table{suffix}"
+    assert facellava(command) == (0, "", "")
+    rows = read_table(desk / f"table{suffix}")
+    files = ["face.png", "two.png", "two.png", "two.mp4", "two.mp4", "face.jpg"]
+    assert [row["file"] for row in rows] == files
+    assert [(int(row["face"]), int(row["rows"])) for row in rows] == [(1, 1), (1, 2), (2, 2), (1, 2), (2, 2), (1, 1)]
+    answers = [
+        answer
+        for file in dict.fromkeys(files)
+        for answer in predictor.predict_faces(file, "Who?", max_new_tokens=LENGTH)
+    ]
+    for row, answer in zip(rows, answers, strict=True):
+        assert (row["answer"], row["crop"]) == (answer.text, answer.views[0].crop)
+        values = [row[name] for name in ("box", "landmarks", "seconds")]
+        box, points, seconds = map(json.loads, values) if suffix == ".csv" else values
+        np.testing.assert_allclose(box, answer.face, atol=6e-4)
+        np.testing.assert_allclose(points, answer.landmarks, atol=6e-4)
+        assert seconds.keys() == answer.seconds.keys()
+    assert [row["crop"] for row in rows] == ["none", *["centered"] * 4, "reference"]
+    # The table goes on, however many rows a file has; and with other faces it is refused.
+    before = (desk / f"table{suffix}").read_bytes()
+    assert facellava(command) == (0, "", "")
+    outcome = facellava(command.replace("--face all", "--face largest"))
+    expect_one_line(outcome, "holds answers with other settings", "choose another --out")
+    assert (desk / f"table{suffix}").read_bytes() == before
+
+
+def test_a_table_without_faces(desk: Path, facellava: Run) -> None:
+    command = f"{ANSWER} face.png clip.mp4 --prompt Who? --crop none --landmarks none --out"
+    assert facellava(command, "table.jsonl") == facellava(command, "table.csv") == (0, "", "")
+    for suffix, empty in ((".jsonl", None), (".csv", "")):
+        for row in read_table(desk / f"table{suffix}"):
+            assert (row["face"], row["box"], row["landmarks"]) == (empty,) * 3
+            assert (row["status"], row["crop"], str(row["rows"])) == ("ok", "none", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "frames", "crops", "faces"),
+    [
+        ("face.jpg", 1, True, 1),
+        ("face.png", 1, False, 1),
+        ("two.png", 1, True, 1),
+        ("two.png --face all", 1, True, 2),
+        ("two.mp4 --num-frames 6 --face all", 6, True, 2),
+        ("--frames frames", 8, False, 1),
+    ],
+)
+def test_overlay(
+    desk: Path, facellava: Run, group: np.ndarray, arguments: str, frames: int, crops: bool, faces: int
+) -> None:
+    """The very picture that is made of draw_faces, and the answer beside it."""
+    Path("drawn.png").write_bytes(b"earlier")
+    command = f"{ANSWER} {arguments} --prompt Who?"
+    assert facellava(f"{command} --overlay drawn.png") == facellava(command)
+    picture = media.load_image(Path("drawn.png"))
+    rows, columns = -(-frames // 4), min(frames, 4)
+    height, width = picture.shape[:2]
+    single = {"face.jpg": (640, 640), "face.png": (768, 768), "two.png": (512, 896)}.get(arguments.split()[0])
+    if single:
+        assert (height, width) == single
+    else:
+        assert rows * 200 < height < rows * 660 and columns * 630 < width < columns * 660
+    green = (np.abs(picture.astype(int) - BOX_COLOUR).max(axis=2) < 30).sum()
+    white = (np.abs(picture.astype(int) - WINDOW_COLOUR).max(axis=2) < 12).sum()
+    facellava(f"{command} --overlay drawn.jpg")
+    assert media.load_image(Path("drawn.jpg")).shape == picture.shape
+    assert not [*desk.glob(".*")]
+    # Without its faces the picture has nothing of their colours.
+    assert green > 100 * frames * faces
+    assert white > 100 or not crops
+
+
+@pytest.mark.parametrize("source", ["face.jpg", "face.png --landmarks face.npy", "--frames frames --num-frames 3"])
+def test_attention(desk: Path, facellava: Run, predictor: Predictor, source: str) -> None:
+    """The very picture that draw_regions makes of what the predictor says, and the answer beside it."""
+    command = f"{ANSWER} {source} --prompt Who?"
+    assert facellava(f"{command} --attention weights.png") == facellava(command)
+    name, *options = source.removeprefix("--frames ").split()
+    if "--num-frames" in options:
+        predictor = Predictor.load("model", num_frames=3)
+    attention = predictor.attend(name, landmarks="face.npy" if "face.npy" in options else "auto")
+    assert np.array_equal(media.load_image(Path("weights.png")), draw_regions(*attention))
+    assert len(attention.frames) == (3 if "--num-frames" in options else 1)
 
 
 @pytest.mark.parametrize(("file", "medium"), [("face.png", "image"), ("clip.mp4", "video")])
@@ -233,6 +389,8 @@ def test_what_is_answered_is_not_answered_again(desk: Path, facellava: Run, monk
         (("--task age", "--prompt Who?"), "table.jsonl holds answers to 'How old do you think the person in the pict"),
         (("--task age", "--task emotion"), "table.jsonl holds answers to 'How old"),
         (("--out", "--temperature 0.1 --out"), "table.jsonl holds answers with other settings"),
+        (("--out", "--crop none --out"), "table.jsonl holds answers with other settings"),
+        (("--out", "--landmarks none --out"), "table.jsonl holds answers with other settings"),
         (("--out", "--dtype bfloat16 --out"), "table.jsonl holds answers with other settings"),
     ],
 )
@@ -250,35 +408,55 @@ def test_a_table_of_another_run_is_refused(desk: Path, facellava: Run, change: t
 
 
 ENDING = textwrap.dedent("""
+    import contextlib
     import os
     import sys
     from facellava_jax import cli
     from facellava_jax.results import ResultFile
 
+    from facellava_jax.stopwatch import Stopwatch
+
     write, left = ResultFile.write, int(sys.argv.pop())
     number = int(sys.argv.pop())
 
-    def write_and_end(table, row):
+    def write_and_end(table, *rows):
         global left
         if left == 0:
-            text = table._format(row)
-            table._file.write(text[: len(text) // 2])
+            texts = [table._format({"rows": len(rows), **row}) for row in rows]
+            # In the middle of the last row.
+            table._file.write("".join(texts)[: -len(texts[-1]) // 2])
             table._file.flush()
             os.kill(os.getpid(), number)
-        write(table, row)
+        write(table, *rows)
         left -= 1
 
     ResultFile.write = write_and_end
+    Stopwatch.time = lambda watch, step: contextlib.nullcontext()
     cli.main()
 """)
 
 
-@pytest.mark.parametrize(("number", "suffix"), [(signal.SIGKILL, ".jsonl"), (signal.SIGTERM, ".csv")])
+@pytest.mark.parametrize(
+    ("number", "suffix", "face"),
+    [
+        (signal.SIGKILL, ".jsonl", "largest"),
+        (signal.SIGTERM, ".csv", "largest"),
+        (signal.SIGKILL, ".csv", "all"),
+        (signal.SIGTERM, ".jsonl", "all"),
+    ],
+)
 def test_a_run_that_is_killed_goes_on_to_the_same_table(
-    desk: Path, facellava: Run, number: signal.Signals, suffix: str
+    desk: Path,
+    facellava: Run,
+    group: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    suffix: str,
+    face: str,
 ) -> None:
-    inputs = "frames/1.png face.png clip.mp4 face.jpg frames/2.png frames/3.png"
-    command = f"{ANSWER} {inputs} --task attributes --batch-size 2 --out"
+    monkeypatch.setattr(Stopwatch, "time", lambda watch, step: contextlib.nullcontext())
+    inputs = "frames/1.png face.png clip.mp4 two.png frames/2.png frames/3.png"
+    command = f"{ANSWER} {inputs} --task attributes --batch-size 2 --face {face} --out"
     assert facellava(command, f"whole{suffix}").status == 0
     arguments = [*shlex.split(command), f"cut{suffix}", str(int(number)), "3"]
     ended = subprocess.run([sys.executable, "-c", ENDING, *arguments], capture_output=True, text=True, timeout=300)
@@ -366,6 +544,14 @@ def resize_frame() -> None:
     import cv2
 
     cv2.imwrite("frames/11.png", np.zeros((96, 128, 3), np.uint8))
+
+
+def save_blank() -> None:
+    import cv2
+
+    Path("blank").mkdir()
+    for name in ("blank.png", "blank/1.png", "blank/2.png", "blank/3.png"):
+        cv2.imwrite(name, np.full((200, 300, 3), 90, np.uint8))
 
 
 def nothing() -> None: ...
@@ -555,6 +741,89 @@ ONE_INPUT: dict[str, tuple[Callable[[], None], str, str, str]] = {
         "the prompt has 0 images and 1 videos and is given 1 images and 0 videos",
         "one placeholder for each",
     ),
+    "a picture without a face": (
+        save_blank,
+        f"blank.png {HI}",
+        "blank.png: no face found",
+        "--crop none --landmarks none",
+    ),
+    "a clip without a face": (
+        save_blank,
+        f"{HI} --frames blank",
+        "blank: no face found in any of its 3 frames",
+        "--crop none --landmarks none",
+    ),
+    "each face of nothing": (nothing, f"{HI} --face all", "in one picture or clip, not in 0", "give one"),
+    "each face where none is looked for": (
+        nothing,
+        f"face.png {HI} --face all --crop none --landmarks none",
+        "--face all needs a face, and none is looked for, as crop and landmarks are none",
+        "leave --face all out",
+    ),
+    "each face with the landmarks of one": (
+        nothing,
+        f"face.png {HI} --face all --landmarks face.npy",
+        "--face all needs a face, and none is looked for, as its landmark file",
+        "leave --face all out",
+    ),
+    "an overlay where no face is looked for": (
+        nothing,
+        f"face.png {HI} --crop none --landmarks none --overlay x.png",
+        "--overlay needs a face, and none is looked for, as crop and landmarks are none",
+        "leave --overlay out",
+    ),
+    "an overlay of a crop without landmarks": (
+        nothing,
+        f"face.png {HI} --landmarks none --overlay x.png",
+        "face.png: no face is looked for, as it is 256 x 256 already",
+        "leave out --overlay",
+    ),
+    "an overlay of no picture's name": (nothing, f"face.png {HI} --overlay x.gif", "x.gif: --overlay", ".png or .jpg"),
+    "an overlay in no folder": (nothing, f"face.png {HI} --overlay x/y.png", "x: no such folder", "make it first"),
+    "an overlay over the input": (
+        nothing,
+        f"face.png {HI} --overlay ./face.png",
+        "face.png is the input itself",
+        "choose another --overlay",
+    ),
+    "an overlay that is a folder": (
+        lambda: Path("x.png").mkdir(),
+        f"face.jpg {HI} --overlay x.png",
+        "x.png: a folder",
+        "name a file",
+    ),
+    "an overlay of several": (nothing, f"face.png face.jpg {HI} --overlay x.png", "x.png: --overlay draws", "give one"),
+    "an overlay of nothing": (nothing, f"{HI} --overlay x.png", "x.png: --overlay draws the only input", "give one"),
+    "an overlay beside a table": (
+        nothing,
+        f"face.png {HI} --overlay x.png --out x.csv",
+        "x.png: --overlay draws the only input",
+        "no --out",
+    ),
+    "attention to no landmarks": (
+        nothing,
+        f"face.png {HI} --landmarks none --attention x.png",
+        "x.png: --attention goes to landmarks, and they are none",
+        "use --landmarks auto",
+    ),
+    "attention of each face": (
+        nothing,
+        f"face.png {HI} --face all --attention x.png",
+        "x.png: --attention draws the largest face",
+        "leave out --face all",
+    ),
+    "attention and overlay in one file": (
+        nothing,
+        f"face.png {HI} --overlay x.png --attention ./x.png",
+        "x.png: --attention and --overlay name the same file",
+        "give each its own",
+    ),
+    "attention of several": (
+        nothing,
+        f"face.png face.jpg {HI} --attention x.png",
+        "x.png: --attention draws the only input",
+        "give one",
+    ),
     "several inputs and no table": (nothing, f"face.png face.jpg {HI}", "2 inputs", "--out FILE.jsonl"),
     "a table of an unknown kind": (nothing, f"face.png {HI} --out x.txt", "x.txt", ".jsonl or .csv"),
     "a table in no folder": (nothing, f"face.png {HI} --out x/y.csv", "x: no such folder", "make it first"),
@@ -603,7 +872,7 @@ def with_model(arguments: str) -> str:
 def test_a_run_that_cannot_be_is_one_line_and_touches_no_table(desk: Path, facellava: Run, kind: str) -> None:
     make, arguments, cause, remedy = WHOLE_RUN[kind]
     make()
-    (desk / "old.csv").write_text(",".join(cli.COLUMNS) + "\nx.png,error,,bad,,,,,\nhalf")
+    (desk / "old.csv").write_text(",".join(cli.COLUMNS) + "\nx.png,error" + "," * (len(cli.COLUMNS) - 2) + "\nhalf")
     before = snapshot(desk)
     for table in ("", " --out old.csv"):
         expect_one_line(facellava(with_model(arguments) + table), cause, remedy)
@@ -642,7 +911,7 @@ def test_a_package_that_is_not_there(
 
 @pytest.mark.parametrize("out", ["", " --out new.csv"])
 def test_memory_that_does_not_suffice(desk: Path, facellava: Run, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
-    monkeypatch.setattr(predict, "free_memory", lambda: 4096)
+    monkeypatch.setattr(memory, "free_memory", lambda: 4096)
     monkeypatch.setattr(predict, "load_params", lambda *args, **options: pytest.fail("loaded all the same"))
     outcome = facellava(with_model(f"face.png {HI}{out}"))
     expect_one_line(outcome, "model: needs 0.0 GiB in float32, and 0.0 GiB are free", "--dtype bfloat16")

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from conftest import random_params
 
-from facellava_jax import predict
+from facellava_jax import framing, memory, predict
 from facellava_jax.config import Config, MediaConfig, tiny
+from facellava_jax.faces import Face, FaceFinder, choose_window, cut_window, to_crop
+from facellava_jax.faces.encode import ClipWriter
 from facellava_jax.generate import NO_TOKEN
+from facellava_jax.media import iterate_video
 from facellava_jax.models.facellava import FaceLlava, build_model
 from facellava_jax.pixels import preprocess_image, preprocess_video
 from facellava_jax.predict import Answer, AnswerReader, Predictor, Prepared
@@ -23,6 +26,8 @@ from facellava_jax.request import Options, PredictError, Request
 from facellava_jax.text import PLACEHOLDER_ID, Tokenizer, build_prompt, encode_with_images
 
 CONFIG = tiny()
+# Noise has no face. Landmarks are "none" or a file.
+WHOLE = {"crop": "none", "landmarks": "none"}
 # Images and clips of a row, the most random ids beside them, and how often the mix is drawn. Few shapes come of it:
 # alone a row is padded to 64 or 128, in its batch to 128.
 MIXES = {
@@ -109,7 +114,7 @@ def make_row(predictor: Predictor, rng: np.random.Generator, folder: Path, optio
         for path, medium in zip(paths, media, strict=True)
     ]
     words = "x" * int(rng.integers(1, 10))
-    prepared = predictor.prepare(Request(media, words, landmarks=landmarks, options=options))
+    prepared = predictor.prepare(Request(media, words, None, landmarks, "none", options))
     if name in ("text", "image") and rng.random() < 0.4:
         return prepared
     length = int(rng.integers(2, most))
@@ -189,14 +194,14 @@ def test_nothing_compiles_after_warm_up(
             media = [[], [picture(rng)], [clip(rng)], [clip(rng), picture(rng)], [picture(rng)]]
             size = int(rng.integers(5, 9))
             chosen = [media[3], *(media[i] for i in rng.integers(0, 5, size - 1))]
-            predictor.predict_batch([Request(each, words, options=Options(**options)) for each in chosen])
+            predictor.predict_batch([Request(each, words, **WHOLE, options=Options(**options)) for each in chosen])
         else:
             medium = {"text": None, "image": picture(rng), "video": clip(rng)}[kind]
-            landmarks = None
+            landmarks: Any = "none"
             if medium is not None and rng.random() < 0.5:
                 landmarks = save_landmarks(tmp_path / "points.npy", rng, medium)
             method = predictor.stream if kind == "video" and rng.random() < 0.5 else predictor.predict
-            answer = method(medium, words, landmarks=landmarks, **options)
+            answer = method(medium, words, landmarks=landmarks, crop="none", **options)
             assert answer.tokens if isinstance(answer, Answer) else list(answer) is not None
 
     kinds = ["text", "image", "video", "batch"]
@@ -226,7 +231,7 @@ def video() -> np.ndarray:
 @pytest.fixture(scope="module")
 def answer(predictor: Predictor, image: np.ndarray) -> Answer:
     """What is said of `image`: long enough to cut it."""
-    answer = predictor.predict(image, QUESTION, max_new_tokens=40, temperature=1.0, seed=LONG_SEED)
+    answer = predictor.predict(image, QUESTION, **WHOLE, max_new_tokens=40, temperature=1.0, seed=LONG_SEED)
     assert answer.tokens > 12 and len(answer.text) > 20
     return answer
 
@@ -235,7 +240,7 @@ LONG_SEED = 1
 
 
 def test_the_pieces_of_a_stream_join_to_the_answer(predictor: Predictor, image: np.ndarray, answer: Answer) -> None:
-    pieces = list(predictor.stream(image, QUESTION, max_new_tokens=40, temperature=1.0, seed=LONG_SEED))
+    pieces = list(predictor.stream(image, QUESTION, **WHOLE, max_new_tokens=40, temperature=1.0, seed=LONG_SEED))
     assert "".join(pieces) == answer.text
     assert len(pieces) > 1 and all(pieces)
 
@@ -245,7 +250,7 @@ def test_a_stop_string_ends_the_answer_before_it(
     size: int, predictor: Predictor, image: np.ndarray, answer: Answer
 ) -> None:
     stop = answer.text[10 : 10 + size]
-    options = {"max_new_tokens": 40, "temperature": 1.0, "seed": LONG_SEED, "stop": ("never to be found", stop)}
+    options = WHOLE | {"max_new_tokens": 40, "temperature": 1.0, "seed": LONG_SEED, "stop": ("never to be found", stop)}
     stopped = predictor.predict(image, QUESTION, **options)
     assert stopped.text == answer.text[: answer.text.index(stop)]
     assert stopped.finish == "stop"
@@ -255,7 +260,7 @@ def test_a_stop_string_ends_the_answer_before_it(
 
 @pytest.mark.parametrize("limit", [1, 2, 9, 12])
 def test_max_new_tokens_cuts_the_answer(limit: int, predictor: Predictor, image: np.ndarray, answer: Answer) -> None:
-    cut = predictor.predict(image, QUESTION, max_new_tokens=limit, temperature=1.0, seed=LONG_SEED)
+    cut = predictor.predict(image, QUESTION, **WHOLE, max_new_tokens=limit, temperature=1.0, seed=LONG_SEED)
     assert (cut.tokens, cut.finish, cut.question) == (limit, "length", QUESTION)
     # What is not a whole character at the cut is written as U+FFFD.
     assert answer.text.startswith(cut.text.rstrip("\ufffd"))
@@ -273,11 +278,13 @@ def test_answers_end_where_the_positions_do(model: FaceLlava, tokenizer: Tokeniz
 
 
 def test_a_batch_is_answered_in_order_and_in_parts(predictor: Predictor, image: np.ndarray, video: np.ndarray) -> None:
-    own = Request(image, "Which?", options=Options(max_new_tokens=5))
+    own = Request(image, "Which?", **WHOLE, options=Options(max_new_tokens=5))
     requests: list[Any] = [image, video, own, Request(prompt="Hi", options=Options(max_new_tokens=7)), video, image]
-    answers = predictor.predict_batch(requests, QUESTION, max_new_tokens=9, batch_size=5)
+    answers = predictor.predict_batch(requests, QUESTION, **WHOLE, max_new_tokens=9, batch_size=5)
     single = [
-        predictor.predict(each) if isinstance(each, Request) else predictor.predict(each, QUESTION, max_new_tokens=9)
+        predictor.predict(each)
+        if isinstance(each, Request)
+        else predictor.predict(each, QUESTION, **WHOLE, max_new_tokens=9)
         for each in requests
     ]
     assert answers == single
@@ -305,12 +312,14 @@ def test_num_frames(
 
 def test_fewer_frames_than_the_tower_takes(model: FaceLlava, tokenizer: Tokenizer, video: np.ndarray) -> None:
     predictor = Predictor(model, CONFIG, tokenizer, num_frames=3)
-    whole, chosen = (predictor.predict(frames, QUESTION, max_new_tokens=8) for frames in (video, video[[0, 3, 6]]))
+    whole, chosen = (
+        predictor.predict(frames, QUESTION, **WHOLE, max_new_tokens=8) for frames in (video, video[[0, 3, 6]])
+    )
     assert whole == chosen and whole.tokens
 
 
 def test_an_image_is_a_clip_of_one_frame(predictor: Predictor, image: np.ndarray) -> None:
-    (visual,) = predictor.prepare(Request(image, QUESTION)).sample.media
+    (visual,) = predictor.prepare(Request(image, QUESTION, **WHOLE)).sample.media
     np.testing.assert_array_equal(visual.pixels, preprocess_image(image, 56, MediaConfig())[None])
     assert visual.landmarks is None and visual.medium == ("image", 1)
 
@@ -318,7 +327,7 @@ def test_an_image_is_a_clip_of_one_frame(predictor: Predictor, image: np.ndarray
 def test_placeholders_say_where_media_go(predictor: Predictor, image: np.ndarray, video: np.ndarray) -> None:
     other = 255 - image
     prompt = "First <video> then <image> and <image> last"
-    prepared = predictor.prepare(Request([image, video, other], prompt))
+    prepared = predictor.prepare(Request([image, video, other], prompt, **WHOLE))
     expected = [preprocess_video(video[[0, 2, 4, 6]], 56, MediaConfig())]
     expected += [preprocess_image(each, 56, MediaConfig())[None] for each in (image, other)]
     for visual, pixels in zip(prepared.sample.media, expected, strict=True):
@@ -329,7 +338,7 @@ def test_placeholders_say_where_media_go(predictor: Predictor, image: np.ndarray
     # The same media in another order of the same placeholders give another answer.
     drawing = {"temperature": 1.0, "max_new_tokens": 30}
     orders = ([image, other], [other, image])
-    assert len({predictor.predict(media, "<image> or <image>?", **drawing).text for media in orders}) == 2
+    assert len({predictor.predict(media, "<image> or <image>?", **WHOLE, **drawing).text for media in orders}) == 2
 
 
 def test_landmarks_change_the_answer(predictor: Predictor, image: np.ndarray, tmp_path: Path) -> None:
@@ -338,7 +347,7 @@ def test_landmarks_change_the_answer(predictor: Predictor, image: np.ndarray, tm
     assert with_points.sample.media[0].landmarks.shape == (1, 68, 2)
     drawing = {"temperature": 1.0, "max_new_tokens": 30}
     assert predictor.predict(image, QUESTION, landmarks=str(path), **drawing) != predictor.predict(
-        image, QUESTION, **drawing
+        image, QUESTION, **WHOLE, **drawing
     )
 
 
@@ -368,9 +377,140 @@ def test_a_task_asks_its_question(
     task: Any, of_image: str, of_video: str, predictor: Predictor, image: np.ndarray, video: np.ndarray
 ) -> None:
     for medium, question in ((image, of_image), (video, of_video), ([image, video], of_video)):
-        by_task, by_words = predictor.prepare(Request(medium, task=task)), predictor.prepare(Request(medium, question))
+        by_task = predictor.prepare(Request(medium, task=task, **WHOLE))
+        by_words = predictor.prepare(Request(medium, question, **WHOLE))
         assert by_task.question == question
         assert by_task.sample.ids == by_words.sample.ids
+
+
+# --- faces
+
+
+def cut_out(pixels: np.ndarray, faces: list[Face], mode: Any, folder: Path) -> tuple[np.ndarray, Path]:
+    """The crop of a picture or a clip, and its landmark file, as `facellava faces` writes them."""
+    frames = pixels[None] if pixels.ndim == 3 else pixels
+    windows = [choose_window(face.box, *frames.shape[1:3], mode, "it") for face in faces]
+    crops = np.stack([cut_window(frame, window, mode) for frame, window in zip(frames, windows, strict=True)])
+    points = [to_crop(face.landmarks, window) for face, window in zip(faces, windows, strict=True)]
+    np.save(folder / "crop.npy", np.stack(points).astype(np.float32))
+    return crops[0] if pixels.ndim == 3 else crops, folder / "crop.npy"
+
+
+def expect_same(one: Prepared, other: Prepared) -> None:
+    assert one.sample.ids == other.sample.ids
+    for visual, twin in zip(one.sample.media, other.sample.media, strict=True):
+        assert visual.medium == twin.medium
+        np.testing.assert_array_equal(visual.pixels, twin.pixels)
+        assert (visual.landmarks is None) == (twin.landmarks is None)
+        np.testing.assert_array_equal(visual.landmarks, twin.landmarks)
+
+
+DRAWING = {"temperature": 1.0, "max_new_tokens": 30}
+
+
+def test_a_photograph_is_answered_as_the_crop_of_its_face(
+    predictor: Predictor, astronaut: np.ndarray, face: Face, tmp_path: Path
+) -> None:
+    crop, points = cut_out(astronaut, [face], "reference", tmp_path)
+    raw = predictor.predict(astronaut, QUESTION, **DRAWING)
+    cropped = predictor.predict(crop, QUESTION, landmarks=points, **DRAWING)
+    assert raw == cropped != predictor.predict(astronaut, QUESTION, **WHOLE, **DRAWING)
+    assert raw.face == face.box and cropped.face is None
+    np.testing.assert_array_equal(raw.landmarks, face.landmarks)
+    assert [view.crop for view in (*raw.views, *cropped.views)] == ["reference", "none"]
+    expect_same(
+        predictor.prepare(Request(astronaut, QUESTION)), predictor.prepare(Request(crop, QUESTION, landmarks=points))
+    )
+    assert "".join(predictor.stream(astronaut, QUESTION, **DRAWING)) == raw.text
+    assert predictor.predict_batch([astronaut], QUESTION, **DRAWING) == [raw]
+
+
+def test_a_clip_is_answered_as_the_crop_of_its_face(
+    predictor: Predictor, astronaut: np.ndarray, finder: FaceFinder, tmp_path: Path
+) -> None:
+    pan = np.stack([astronaut[20 + k : 212 + k, 60 + 4 * k : 316 + 4 * k] for k in range(9)])
+    with ClipWriter(tmp_path / "pan.mp4", 24.0) as writer:
+        for index, frame in enumerate(pan):
+            writer.add(frame, index / 24)
+    frames = np.stack([frame.pixels for frame in iterate_video(tmp_path / "pan.mp4")])
+    faces = [finder.find(frame)[0] for frame in frames]
+    crop, points = cut_out(frames, faces, "reference", tmp_path)
+    raw = predictor.predict(tmp_path / "pan.mp4", QUESTION, **DRAWING)
+    assert raw == predictor.predict(crop, QUESTION, landmarks=points, **DRAWING)
+    assert raw.views[0].frame_ids == (0, 2, 5, 8)
+    assert raw.face == [faces[index].box for index in (0, 2, 5, 8)]
+    np.testing.assert_array_equal(raw.landmarks, [faces[index].landmarks for index in (0, 2, 5, 8)])
+    expect_same(
+        predictor.prepare(Request(tmp_path / "pan.mp4", QUESTION)),
+        predictor.prepare(Request(crop, QUESTION, landmarks=points)),
+    )
+
+
+def test_each_face_is_answered_as_its_crop(
+    predictor: Predictor, astronaut: np.ndarray, finder: FaceFinder, tmp_path: Path
+) -> None:
+    group = np.hstack([astronaut[:400], astronaut[40:440, ::-1]])
+    faces = finder.find(group)
+    assert len(faces) == 2
+    answers = predictor.predict_faces(group, QUESTION, **DRAWING)
+    for number, (answer, face) in enumerate(zip(answers, faces, strict=True), start=1):
+        crop, points = cut_out(group, [face], "centered", tmp_path)
+        assert answer == predictor.predict(crop, QUESTION, landmarks=points, **DRAWING)
+        assert (answer.face, answer.views[0].number, answer.views[0].found) == (face.box, number, 2)
+    assert answers[0].text != answers[1].text
+    assert predictor.predict(group, QUESTION, **DRAWING) == answers[0]
+    assert predictor.predict_faces(Request(group, QUESTION, options=Options(**DRAWING)), batch_size=1) == answers
+    (alone,) = predictor.predict_faces(astronaut, QUESTION, landmarks="none", **DRAWING)
+    assert alone == predictor.predict(astronaut, QUESTION, landmarks="none", **DRAWING)
+    assert alone != predictor.predict(astronaut, QUESTION, **DRAWING)
+
+
+def test_every_medium_is_framed_on_its_own(predictor: Predictor, astronaut: np.ndarray) -> None:
+    media = [astronaut, astronaut[:256, 96:352], np.stack([astronaut] * 2)]
+    together = predictor.prepare(Request(media, QUESTION))
+    assert [view.crop for view in together.views] == ["reference", "none", "reference"]
+    for visual, medium in zip(together.sample.media, media, strict=True):
+        (alone,) = predictor.prepare(Request(medium, QUESTION)).sample.media
+        np.testing.assert_array_equal(visual.pixels, alone.pixels)
+        np.testing.assert_array_equal(visual.landmarks, alone.landmarks)
+
+
+@pytest.mark.parametrize("none", ["none", None])
+def test_without_crop_and_landmarks_no_face_is_looked_for(
+    none: str | None,
+    model: FaceLlava,
+    tokenizer: Tokenizer,
+    image: np.ndarray,
+    video: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The media as they are, resized and normalised, and the words: what the original gives the model."""
+    monkeypatch.setattr(framing, "FaceFinder", lambda: pytest.fail("looked for a face"))
+    predictor = Predictor(model, CONFIG, tokenizer)
+    prepared = predictor.prepare(Request([image, video], QUESTION, landmarks=none, crop="none"))
+    tower = CONFIG.model.image_tower.image_size
+    picture, clip = prepared.sample.media
+    np.testing.assert_array_equal(picture.pixels, preprocess_image(image, tower, MediaConfig())[None])
+    np.testing.assert_array_equal(clip.pixels, preprocess_video(video[[0, 2, 4, 6]], tower, MediaConfig()))
+    assert picture.landmarks is clip.landmarks is None
+    text = build_prompt(QUESTION, [visual.medium for visual in (picture, clip)], "llava_v1").text
+    assert list(prepared.sample.ids) == encode_with_images(predictor.tokenizer, text)
+    assert [view.why for view in prepared.views] == ["crop and landmarks are none"] * 2
+    # So it is, whatever is asked for, where the model has no landmark modules.
+    unguided = Predictor(
+        build_model(CONFIG.model, random_params(CONFIG.model)), without(landmarks=None), predictor.tokenizer
+    )
+    expect_same(unguided.prepare(Request([image, video], QUESTION)), prepared)
+
+
+def test_answers_say_how_long_each_step_took(predictor: Predictor, astronaut: np.ndarray, image: np.ndarray) -> None:
+    answer = predictor.predict(astronaut, QUESTION, max_new_tokens=5)
+    assert [*answer.seconds] == ["read", "faces", "preprocess", "tokenize", "prefill", "decode"]
+    assert all(seconds > 0 for seconds in answer.seconds.values())
+    whole, nothing = (predictor.predict(each, QUESTION, **WHOLE, max_new_tokens=5) for each in (image, None))
+    assert whole.seconds["faces"] == nothing.seconds["faces"] == nothing.seconds["read"] == 0
+    assert whole.face is whole.landmarks is nothing.face is nothing.landmarks is None
+    assert nothing.views == ()
 
 
 # --- what cannot be answered
@@ -380,26 +520,27 @@ BLACK = np.zeros((50, 50, 3), np.uint8)
 
 def ask_unchecked(task: str) -> Request:
     """A request as it comes where annotations are not checked, as they are in tests."""
-    request = Request(BLACK)
+    request = Request(BLACK, **WHOLE)
     object.__setattr__(request, "task", task)
     return request
 
 
 WRONG_REQUESTS = {
-    "no_question": (Request(BLACK), "give a prompt or a task.*emotion, age"),
-    "prompt_and_task": (Request(BLACK, "Hi", task="age"), "give a prompt or a task"),
+    "no_question": (Request(BLACK, **WHOLE), "give a prompt or a task.*emotion, age"),
+    "prompt_and_task": (Request(BLACK, "Hi", task="age", **WHOLE), "give a prompt or a task"),
     "unknown_task": (ask_unchecked("mood"), "task 'mood' is not one of emotion, age"),
     "task_without_media": (Request(task="age"), "task 'age' is about a picture or a clip: give one"),
-    "empty_prompt": (Request(BLACK, "  "), "the prompt is empty"),
-    "prompt_too_long": (Request(BLACK, "x " * 4000), r"a prompt of \d{4} tokens.* the model takes 3072: shorten"),
-    "placeholder_too_many": (Request(BLACK, "<image> <image>"), "2 images and 0 videos and is given 1 images and 0"),
-    "placeholder_of_another_kind": (Request(BLACK, "<video> Hi"), "0 images and 1 videos and is given 1 images and 0"),
+    "empty_prompt": (Request(BLACK, "  ", **WHOLE), "the prompt is empty"),
+    "prompt_too_long": (Request(prompt="x " * 4000), r"a prompt of \d{4} tokens.* the model takes 3072: shorten"),
+    "placeholder_too_many": (Request(BLACK, "<image> <image>", **WHOLE), "2 images and 0 videos and is given 1 images"),
+    "placeholder_of_another_kind": (Request(BLACK, "<video> Hi", **WHOLE), "0 images and 1 videos and is given 1 "),
     "floats": (Request(BLACK.astype(np.float32), "Hi"), r"\(50, 50, 3\) and type float32: give uint8 RGB"),
     "grey": (Request(BLACK[..., 0], "Hi"), r"an array of shape \(50, 50\)"),
     "rgba": (Request(np.zeros((5, 5, 4), np.uint8), "Hi"), r"an array of shape \(5, 5, 4\)"),
     "no_frames": (Request(np.zeros((0, 5, 5, 3), np.uint8), "Hi"), r"an array of shape \(0, 5, 5, 3\)"),
     "landmarks_for_one_of_two": (Request([BLACK, BLACK], "Hi", landmarks="a.npy"), "1 landmark files for 2 media"),
     "landmarks_for_nothing": (Request(None, "Hi", landmarks="a.npy"), "1 landmark files for 0 media"),
+    "no_face": (Request(BLACK, "Hi"), r"array \(50, 50, 3\): no face found: .* --crop none --landmarks none$"),
     "no_such_file": (Request("nowhere/face.png", "Hi"), "nowhere/face.png"),
     "no_such_landmarks": (Request(BLACK, "Hi", landmarks="nowhere/points.npy"), "nowhere/points.npy"),
 }  # fmt: skip
@@ -487,17 +628,17 @@ def test_memory_is_compared_before_loading(
     dtype: Any, remedy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = without(dtype=dtype)
-    monkeypatch.setattr(predict, "free_memory", lambda: 100_000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 100_000)
     with pytest.raises(PredictError, match=rf"needs .* GiB in {dtype}, and .* GiB are free: .*{remedy}") as raised:
-        predict.check_memory(tmp_path / "model", config, 1)
+        memory.check_memory(tmp_path / "model", config, 1)
     assert str(tmp_path / "model") in str(raised.value)
     for enough in (2**40, None):
-        monkeypatch.setattr(predict, "free_memory", lambda enough=enough: enough)
-        predict.check_memory(tmp_path / "model", config, 1)
+        monkeypatch.setattr(memory, "free_memory", lambda enough=enough: enough)
+        memory.check_memory(tmp_path / "model", config, 1)
 
 
 def test_free_memory_is_known_here() -> None:
-    free = predict.free_memory()
+    free = memory.free_memory()
     assert free is None or 2**24 < free < 2**50
 
 
@@ -505,8 +646,16 @@ def test_what_predictor_refuses(predictor: Predictor, checkpoint: Path) -> None:
     with pytest.raises(PredictError, match="batch_size 0: use at least 1"):
         predictor.predict_batch([], "Who?", batch_size=0)
     assert predictor.answer([]) == []
-    with pytest.raises(PredictError, match="a Request brings its own"):
-        predictor.predict(Request(None, "Who?"), "Why?")
+    for more in ({"prompt": "Why?"}, {"crop": "none"}, {"landmarks": "none"}, {"seed": 1}):
+        with pytest.raises(PredictError, match="a Request brings its own"):
+            predictor.predict(Request(None, "Who?"), **more)
+    for media in (None, [BLACK, BLACK]):
+        with pytest.raises(PredictError, match="every face is asked about in one picture or clip, not in [02]"):
+            predictor.prepare_faces(Request(media, "Who?"))
+    request = Request(BLACK, "Who?")
+    object.__setattr__(request, "crop", "all")
+    with pytest.raises(PredictError, match="crop 'all' is not one of auto, none"):
+        predictor.predict(request)
     with pytest.raises(PredictError, match="'float16' is not computed on CPU: use float32"):
         Predictor.load(checkpoint, dtype="float16")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,7 +51,9 @@ def test_commands_and_python(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     predicting, _ = blocks("python")
     names: dict[str, object] = {}
     exec(predicting, names)
-    assert names["answer"].text  # type: ignore[attr-defined]
+    answer: Any = names["answer"]
+    assert answer.text and len(answer.face) == len(answer.landmarks) == 8
+    assert (desk / "seen.png").stat().st_size and (desk / "attention.png").stat().st_size
 
 
 def test_recording_a_case(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

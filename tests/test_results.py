@@ -87,6 +87,57 @@ def test_failed_rows_are_written_again(tmp_path: Path, suffix: str) -> None:
     assert [row["file"] for row in read_all(path)] == ["0.png", "2.png", "1.png", *[r["file"] for r in ROWS[3:]]]
 
 
+GROUPED = ("file", "status", "rows", "answer", "box")
+GROUPS = [
+    [{"file": f"{at}.png", "status": "ok", "answer": f"{face}\n", "box": [at, face]} for face in range(faces)]
+    for at, faces in enumerate((1, 3, 2))
+]
+
+
+@SUFFIXES
+def test_rows_of_one_file_are_there_together_or_not_at_all(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"table{suffix}"
+
+    def write_groups() -> list[int]:
+        """Answers what is not done yet; where the file ends after each."""
+        ends = []
+        with ResultFile(path, GROUPED) as table:
+            for group in GROUPS:
+                if group[0]["file"] not in table.done:
+                    table.write(*group)
+                    ends.append(path.stat().st_size)
+        return ends
+
+    ends = write_groups()
+    whole = path.read_bytes()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        done = ResultFile(path, GROUPED).done
+        assert [*done] == [f"{at}.png" for at, end in enumerate(ends) if end <= cut], f"cut at byte {cut}"
+        write_groups()
+        assert path.read_bytes() == whole, f"cut at byte {cut}"
+    assert not write_groups() and path.read_bytes() == whole
+
+
+def test_lists_are_values_in_json_and_json_in_csv(tmp_path: Path) -> None:
+    for suffix, box in ((".jsonl", {"x": [1.5, None]}), (".csv", '{"x": [1.5, null]}')):
+        path = tmp_path / f"table{suffix}"
+        for row in ({"file": "a.png", "status": "ok", "box": {"x": [1.5, None]}}, {"file": "b.png", "status": "error"}):
+            with ResultFile(path, GROUPED) as table:
+                table.write(row)
+            # As it is written, and as it is written again.
+            with path.open(newline="") as file:
+                first = next(csv.DictReader(file) if suffix == ".csv" else map(json.loads, file))
+            assert (first["box"], str(first["rows"])) == (box, "1")
+
+
+def test_a_number_of_rows_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("file,status,rows,answer,box\na.png,ok,many,,\n")
+    with pytest.raises(ResultsError, match=r"not a table of this command \('many' is no number of rows\): choose"):
+        ResultFile(path, GROUPED)
+
+
 @SUFFIXES
 def test_missing_columns_are_empty(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"table{suffix}"

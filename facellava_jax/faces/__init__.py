@@ -3,11 +3,12 @@
 NumPy, OpenCV, LiteRT and PyAV, no JAX; the networks ship with the package and nothing is fetched.
 """
 
-from .clips import ClipFaces, crop_landmarks, find_clip_faces, list_windows, render_crop, write_clips
+from .clips import ClipFaces, crop_landmarks, find_clip_faces, follow_faces, list_windows, render_crop, write_clips
 from .crop import Mode, Window, choose_window, cut_window, to_crop, to_picture
-from .draw import draw_faces
+from .draw import draw_faces, tile_pictures
 from .face import Box, Detection, Face, FaceError
 from .find import FaceFinder, pick_face
+from .heat import draw_regions
 from .track import Track
 
 __all__ = [
@@ -24,10 +25,13 @@ __all__ = [
     "crop_landmarks",
     "cut_window",
     "draw_faces",
+    "draw_regions",
     "find_clip_faces",
+    "follow_faces",
     "list_windows",
     "pick_face",
     "render_crop",
+    "tile_pictures",
     "to_crop",
     "to_picture",
     "write_clips",

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from ..media import FRAME_RATE, Frame, MediaError, iterate_video
 from .crop import Mode, Window, choose_window, cut_window, reference_window, to_crop
 from .encode import ClipWriter
-from .face import FaceError
+from .face import Face, FaceError
 from .find import FaceFinder
 from .track import Track, Tracker
 
@@ -25,10 +25,11 @@ MAX_MISSING = 0.3
 NAMED_GAPS = 5  # gaps that an error spells out
 
 Render = Callable[[int, UInt8[np.ndarray, "Y X 3"]], UInt8[np.ndarray, "Y2 X2 3"]]
+Watch = Callable[[UInt8[np.ndarray, "Y X 3"], list[Face], list[float]], None]
 
 
 class ClipFaces(NamedTuple):
-    """The faces of a clip, the largest first, in each of its T output frames.
+    """The faces of the clip that errors call `name`, the largest first, in each of its T output frames.
 
     Output frame t shows frame `source_ids[t]` of the file, from `seconds[t]` on. In mode `reference` these are 24
     frames a second, in mode `centered` the file's own.
@@ -40,6 +41,7 @@ class ClipFaces(NamedTuple):
     height: int
     width: int
     mode: Mode
+    name: object
 
     @property
     def rate(self) -> float:
@@ -55,20 +57,37 @@ def find_clip_faces(
 
     Raises MediaError for a file that is no clip, and FaceError, with the frames, where there is no such face.
     """
+    return follow_faces(iterate_video(path), path, finder, mode, max_missing)
+
+
+def follow_faces(
+    frames: Iterable[Frame],
+    name: object,
+    finder: FaceFinder,
+    mode: Mode = "centered",
+    max_missing: float = MAX_MISSING,
+    watch: Watch | None = None,
+) -> ClipFaces:
+    """As `find_clip_faces`, of frames from anywhere; errors call them `name`. At least one frame.
+
+    `watch` is told of each frame that counts: its pixels, its faces, and the seconds it is shown at.
+    """
     tracker, source_ids, seconds = Tracker(), [], []
-    for index, frame, times in choose_frames(iterate_video(path), REFERENCE_RATE if mode == "reference" else None):
+    for index, frame, times in choose_frames(frames, REFERENCE_RATE if mode == "reference" else None):
         height, width, _ = frame.pixels.shape
         faces = finder.find(frame.pixels)
         if mode == "reference":
             faces = [face for face in faces if not reference_window(face.box, height, width).empty]
+        if watch:
+            watch(frame.pixels, faces, times)
         for time in times:
             tracker.add(faces)
             source_ids.append(index)
             seconds.append(time)
     tracks = tracker.finish(max_missing)
     if not tracks:
-        raise _no_face(path, tracker, source_ids, max_missing)
-    return ClipFaces(tracks, np.array(source_ids), np.array(seconds), height, width, mode)
+        raise _no_face(name, tracker, source_ids, max_missing)
+    return ClipFaces(tracks, np.array(source_ids), np.array(seconds), height, width, mode, name)
 
 
 def choose_frames(frames: Iterable[Frame], rate: float | None) -> Iterator[tuple[int, Frame, list[float]]]:
@@ -96,9 +115,9 @@ def choose_frames(frames: Iterable[Frame], rate: float | None) -> Iterator[tuple
 
 
 def list_windows(clip: ClipFaces, track: Track) -> list[Window]:
-    """What is cut out of each frame for one face."""
+    """What is cut out of each frame for one face. Raises FaceError where the border leaves nothing of it."""
     return [
-        choose_window(face.box, clip.height, clip.width, clip.mode, f"frame {index}")
+        choose_window(face.box, clip.height, clip.width, clip.mode, f"{clip.name}: frame {index}")
         for index, face in enumerate(track.faces)
     ]
 
@@ -144,16 +163,16 @@ def _nearest_tick(seconds: float, rate: float) -> int:
     return math.floor(round(seconds * rate, 6) + 0.5)
 
 
-def _no_face(path: Path, tracker: Tracker, source_ids: list[int], max_missing: float) -> FaceError:
+def _no_face(name: object, tracker: Tracker, source_ids: list[int], max_missing: float) -> FaceError:
     missing = tracker.find_missing()
     if len(missing) == tracker.length:
-        return FaceError(f"{path}: no face found in any of its {tracker.length} frames: give a clip that shows one")
+        return FaceError(f"{name}: no face found in any of its {tracker.length} frames: give a clip that shows one")
     frames = sorted({source_ids[index] for index in missing})
     gaps = [list(gap) for _, gap in groupby(frames, key=lambda frame: frame - frames.index(frame))]
     named = [f"{gap[0]}-{gap[-1]}" if len(gap) > 1 else f"{gap[0]}" for gap in gaps]
     more = f" and {len(named) - NAMED_GAPS} more gaps" if len(named) > NAMED_GAPS else ""
     return FaceError(
-        f"{path}: {len(missing)} of {tracker.length} frames are without the face that is seen most often "
+        f"{name}: {len(missing)} of {tracker.length} frames are without the face that is seen most often "
         f"({', '.join(named[:NAMED_GAPS])}{more}), more than {max_missing:.0%}: cut the clip to where it is seen, "
-        "or allow a larger share"
+        "or let `facellava faces` crop it with a larger --max-missing"
     )

@@ -23,7 +23,6 @@ def draw_regions(
     frames: UInt8[np.ndarray, "T Y X 3"],
     weights: Float32[np.ndarray, "T R grid grid"],
     landmarks: Float[np.ndarray, "T K 2"],
-    *,
     padded: bool = False,
 ) -> UInt8[np.ndarray, "Y2 X2 3"]:
     """A row for each frame: the frame with its landmarks, then for each region where on the frame it is looked at.

@@ -33,7 +33,8 @@ class Faces:
     root: Path | None = None
     """The folder that a list's media are relative to; by default the list's own."""
     workers: int | None = None
-    """Processes; one for each core by default. Their number changes nothing in what is written."""
+    """Processes; by default one for each core, or fewer for few inputs. Their number changes nothing in what is
+    written."""
     options: Annotated[ExtractOptions, tyro.conf.arg(name="")] = field(default_factory=ExtractOptions)
 
     def run(self) -> int:

@@ -4,7 +4,6 @@ No JAX: workers import this.
 """
 
 import contextlib
-import csv
 import dataclasses
 import functools
 import json
@@ -14,24 +13,27 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path, PurePath
 from types import FrameType
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from .errors import FaceLlavaError
+from .face_tables import CSV_HEADER, append, continue_table, open_table, order_table
 from .faces import FaceError, FaceFinder
-from .faces.extract import TABLE_COLUMNS, Extracted, ExtractOptions, extract_faces, format_csv_row, list_outputs
+from .faces.extract import Extracted, ExtractOptions, extract_faces, list_outputs, open_finder
 from .faces.inputs import list_inputs, name_outputs
 from .faces.records import list_record_media, read_records, replace_media
+from .media import SUFFIXES
 from .results import ResultFile, ResultsError
 
 REPORT, TABLES = "report.csv", ("faces.csv", "faces.jsonl")
 REPORT_COLUMNS = ("file", "status", "error", "output", "kind", "faces", "frames", "bridged", "settings")
-CSV_HEADER = ",".join(TABLE_COLUMNS) + "\n"
 QUEUED = 4  # inputs under way for each worker
+# Pictures that take as long as a worker to start (0.05 and 0.4 s).
+PICTURES_PER_WORKER = 8
 
 
 class Outcome(NamedTuple):
@@ -68,9 +70,10 @@ class Extraction:
         """`sources`: pictures, clips, folders, globs, and lists of records, whose media lie in `root` or beside them.
 
         Writes nothing yet. Raises FaceError, MediaError and ResultsError for what cannot be, and ImportError without
-        the extra `faces`.
+        the extra of the backend.
         """
-        _load_finder()
+        with open_finder(options):
+            pass  # so that what it lacks is known before anything is written
         self.out, self.options = out, options
         paths = [Path(source) for source in sources]
         lists = [path for path in paths if path.suffix == ".json"]
@@ -91,18 +94,26 @@ class Extraction:
     def run(self, workers: int | None = None) -> Generator[Outcome, None, None]:
         """Extracts what is left, one outcome each, in order; when one is given, it is on the disk.
 
-        `workers` processes, by default one for each core; what they give does not depend on how many they are. Raises
-        ResultsError where the disk takes no more, and FaceError where a worker is killed.
+        `workers` processes, by default one for each core, or fewer for few inputs; what they give does not depend on
+        how many they are. In the end rows stand in the order of the inputs. Raises ResultsError where the disk takes no
+        more, and FaceError where a worker is killed.
         """
-        workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        workers = choose_workers(self.left) if workers is None else workers
         if workers < 1:
             raise FaceError(f"workers {workers}: use at least 1")
-        if not self.left:
-            return
+        order = [*self._done, *map(str, self.left)]
+        if self.left:
+            yield from self._extract(workers)
+        places = {str(path): place for place, path in enumerate(self.names)}
+        if order != sorted(order, key=lambda file: places.get(file, -1)):
+            for name in (*TABLES, REPORT):
+                order_table(self.out / name, places)
+
+    def _extract(self, workers: int) -> Iterator[Outcome]:
         self.out.mkdir(parents=True, exist_ok=True)
         jobs = [Job(path, self.out / self.names[path], self.options) for path in self.left]
         with contextlib.ExitStack() as stack:
-            tables = [stack.enter_context(_continue_table(self.out / name, self._done)) for name in TABLES]
+            tables = [stack.enter_context(continue_table(self.out / name, self._done)) for name in TABLES]
             report = stack.enter_context(ResultFile(self.out / REPORT, REPORT_COLUMNS))
             report.done = self._done.copy()
             results = stack.enter_context(_run_jobs(jobs, min(workers, len(jobs))))
@@ -115,7 +126,7 @@ class Extraction:
                 row |= {"status": "ok", "output": self.names[path], "kind": result.kind}
                 row |= {"faces": result.faces, "frames": result.frames, "bridged": result.bridged}
                 for table, lines in zip(tables, (result.csv, result.jsonl), strict=True):
-                    _append(table, lines)
+                    append(table, lines)
                 report.write(row)
                 self._done[str(path)] = row
                 yield Outcome(str(path), result, None)
@@ -138,7 +149,7 @@ class Extraction:
 
     @property
     def _settings(self) -> str:
-        return json.dumps(dataclasses.asdict(self.options))
+        return json.dumps(dataclasses.asdict(self.options), default=str)
 
     def _outputs_of(self, row: Mapping[str, Any]) -> list[Path]:
         return list_outputs(self.out / row["output"], row["kind"], int(row["faces"]), self.options.overlay)
@@ -152,7 +163,7 @@ class Extraction:
         table = self.out / TABLES[0]
         if not table.is_file():
             raise ResultsError(f"{self.out} holds other files: choose another --out, one that is empty or not there")
-        with _open_table(table, "r") as file:
+        with open_table(table, "r") as file:
             if file.readline() not in (CSV_HEADER, ""):
                 raise ResultsError(f"{table} is not a table of this command: choose another --out")
         done = ResultFile(self.out / REPORT, REPORT_COLUMNS).done
@@ -175,10 +186,17 @@ def _check_sources(paths: Sequence[Path], lists: Sequence[Path], options: Extrac
         raise FaceError(f"{root}: holds the media of records, and no list of records is given: leave out --root")
 
 
-def extract_job(job: Job) -> Extracted | str:
+def choose_workers(inputs: Sequence[Path]) -> int:
+    """One for each core, but none for so little that starting it takes longer."""
+    clips = sum(path.suffix.lower() in SUFFIXES["video"] for path in inputs)
+    useful = clips + -(-(len(inputs) - clips) // PICTURES_PER_WORKER)
+    return max(1, min(len(os.sched_getaffinity(0)), useful))
+
+
+def extract_job(job: Job, finder: FaceFinder) -> Extracted | str:
     """What was found, or why nothing was."""
     try:
-        return extract_faces(job.source, job.out, _load_finder(), job.options)
+        return extract_faces(job.source, job.out, finder, job.options)
     except (FaceLlavaError, OSError) as error:
         return str(error)
     except SystemExit as ending:
@@ -186,16 +204,12 @@ def extract_job(job: Job) -> Extracted | str:
         os._exit(ending.code)  # type: ignore[arg-type]
 
 
-@functools.cache
-def _load_finder() -> FaceFinder:
-    return FaceFinder()
-
-
 @contextlib.contextmanager
 def _run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterable[Extracted | str]]:
     """The results in order. Workers that still run when the block fails are ended, and clean up before."""
     if workers == 1:
-        yield map(extract_job, jobs)
+        with open_finder(jobs[0].options) as finder:
+            yield (extract_job(job, finder) for job in jobs)
         return
     others = multiprocessing.active_children()
     # Forking a process that has threads, and LiteRT makes some, may hang it.
@@ -220,11 +234,24 @@ def _run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterable[Extracted 
 def _collect(pool: ProcessPoolExecutor, jobs: Iterable[Job], ahead: int) -> Iterator[Extracted | str]:
     queue: deque[Future[Extracted | str]] = deque()
     for job in jobs:
-        queue.append(pool.submit(extract_job, job))
+        queue.append(pool.submit(_work, job))
         if len(queue) == ahead:
             yield queue.popleft().result()
     while queue:
         yield queue.popleft().result()
+
+
+# A worker's own, for all its jobs.
+_finders = contextlib.ExitStack()
+
+
+@functools.cache
+def _load_finder(options: ExtractOptions) -> FaceFinder:
+    return _finders.enter_context(open_finder(options))
+
+
+def _work(job: Job) -> Extracted | str:
+    return extract_job(job, _load_finder(job.options))
 
 
 def _begin_worker() -> None:
@@ -244,48 +271,3 @@ def _follow_parent() -> None:
     assert parent
     parent.join()
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _continue_table(path: Path, done: Container[str]) -> Iterator[TextIO]:
-    """A face table, to append to, with the rows of the files that are done."""
-    aside = path.with_name(f".{path.name}.part")
-    csv_table = path.suffix == ".csv"
-    try:
-        with _open_table(aside, "w") as new:
-            new.write(CSV_HEADER if csv_table else "")
-            if path.exists():
-                with _open_table(path, "r") as old:
-                    _copy_csv(old, new, done) if csv_table else _copy_jsonl(old, new, done)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    with _open_table(path, "a") as table:
-        yield table
-
-
-def _copy_csv(old: TextIO, new: TextIO, done: Container[str]) -> None:
-    old.readline()
-    for row in csv.reader(old):
-        if len(row) == len(TABLE_COLUMNS) and row[0] in done:
-            new.write(format_csv_row(row))
-
-
-def _copy_jsonl(old: TextIO, new: TextIO, done: Container[str]) -> None:
-    for line in old:
-        with contextlib.suppress(ValueError):  # of a line that was being written when the earlier run ended
-            if json.loads(line)["file"] in done:
-                new.write(line)
-
-
-def _append(table: TextIO, lines: str) -> None:
-    try:
-        table.write(lines)
-        table.flush()
-    except OSError as error:
-        raise ResultsError(f"{table.name}: {error.strerror}: mend that and run this again; it goes on") from None
-
-
-def _open_table(path: Path, mode: str) -> TextIO:
-    # Names of files that are not UTF-8 stay the bytes they are.
-    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[return-value]

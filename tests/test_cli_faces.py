@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ from conftest import Outcome, Run
 
 from facellava_jax import cli, extraction, media
 from facellava_jax.config import REGIONS
-from facellava_jax.faces import Face, FaceFinder
+from facellava_jax.faces import Face, FaceError, FaceFinder, clips, draw_faces, extract
 from facellava_jax.faces.encode import ClipWriter
-from facellava_jax.faces.extract import TABLE_COLUMNS
+from facellava_jax.faces.extract import TABLE_COLUMNS, extract_faces
 from facellava_jax.faces.inputs import name_outputs
 
 FRAMES = 8
@@ -162,6 +162,83 @@ def test_a_clip(desk: Path, faces: Run, mode: str, astronaut: np.ndarray, face: 
     assert (report["kind"], report["frames"], report["bridged"]) == ("video", str(length), str(len(bridged)))
 
 
+def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Clips, as they are opened from here on."""
+    opened: list[Path] = []
+    read = media.iterate_video
+    for module in (clips, extract):
+        monkeypatch.setattr(module, "iterate_video", lambda path: opened.append(path) or read(path))
+    return opened
+
+
+def test_a_clip_of_one_face_is_decoded_once(
+    desk: Path, astronaut: np.ndarray, finder: FaceFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip("a.mp4", pan(astronaut), [k / 30 for k in range(FRAMES)])
+    opened = count_passes(monkeypatch)
+    assert extract_faces(Path("a.mp4"), desk / "out/a", finder).frames == 6
+    assert opened == [Path("a.mp4")]
+    # As what two passes write.
+    found = clips.find_clip_faces(Path("a.mp4"), finder, "reference")
+    (track,) = found.tracks
+    outputs = {
+        desk / "b.mp4": clips.render_crop(found, track),
+        desk / "b_overlay.mp4": lambda index, picture: draw_faces(picture, [track.faces[index]], index),
+    }
+    clips.write_clips(Path("a.mp4"), found, outputs)
+    for name in ("", "_overlay"):
+        assert (desk / f"out/a{name}.mp4").read_bytes() == (desk / f"b{name}.mp4").read_bytes()
+
+
+def two_in_turns(astronaut: np.ndarray) -> list[np.ndarray]:
+    """Two faces, of which now one is the larger, now the other."""
+    small, large = scale(astronaut[FACE_PART], 0.9), astronaut[FACE_PART]
+    pairs = [np.hstack([large, on_canvas(small, 192, 256, 0, 0)]), np.hstack([on_canvas(small, 192, 256, 0, 0), large])]
+    return [pairs[index % 4 == 3] for index in range(FRAMES)]
+
+
+@pytest.mark.parametrize("kind", ["a gap", "two faces"])
+def test_a_clip_whose_draft_is_in_vain_is_decoded_again(
+    desk: Path, astronaut: np.ndarray, finder: FaceFinder, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    pictures = pan(astronaut) if kind == "a gap" else two_in_turns(astronaut)
+    if kind == "a gap":
+        pictures[4] = pictures[4] * 0
+    write_clip("a.mp4", pictures)
+    opened = count_passes(monkeypatch)
+    assert extract_faces(Path("a.mp4"), desk / "out/a", finder).bridged == (kind == "a gap")
+    assert len(opened) == 2
+    assert names_in(desk / "out") == ["a.mp4", "a.npy", "a_overlay.mp4"]
+    crops, points = media.load_video(desk / "out/a.mp4", FRAMES), np.load("out/a.npy")
+    for index in (0, 3, 7):
+        assert error_between(finder.find(crops.frames[index])[0].landmarks, points[index]) < 0.05
+
+
+def test_a_clip_that_fails_leaves_nothing(desk: Path, astronaut: np.ndarray, finder: FaceFinder) -> None:
+    write_clip("a.mp4", [picture * (index < 5) for index, picture in enumerate(pan(astronaut))])
+    with pytest.raises(FaceError, match=r"a.mp4: 3 of 8 frames are without the face"):
+        extract_faces(Path("a.mp4"), desk / "out/a", finder)
+    assert names_in(desk / "out") == []
+
+
+def test_frames_that_are_read_ahead() -> None:
+    seen: list[int] = []
+
+    def read() -> Iterator[media.Frame]:
+        for index in range(9):
+            seen.append(index)
+            yield media.Frame(np.full((2, 2, 3), index, np.uint8), index / 24)
+        raise media.MediaError("the end is missing")
+
+    frames = extract.read_ahead(read(), count=3)
+    first = next(frames)
+    assert (first.pixels[0, 0, 0], seen[-1] < 5) == (0, True)
+    rest = []
+    with pytest.raises(media.MediaError, match="the end is missing"):
+        rest.extend(int(frame.pixels[0, 0, 0]) for frame in frames)
+    assert rest == list(range(1, 9))
+
+
 def test_both_tables_say_the_same(desk: Path, faces: Run, astronaut: np.ndarray) -> None:
     save('in/a "b", c\r\nd.png', astronaut)
     write_clip("in/e.mp4", pan(astronaut, 3))
@@ -288,18 +365,61 @@ def test_what_is_done_is_not_done_again(
     (desk / "out/b/4.npy").unlink()
     tried: list[str] = []
     work = extraction.extract_job
-    monkeypatch.setattr(extraction, "extract_job", lambda job: tried.append(str(job.source)) or work(job))
+    monkeypatch.setattr(
+        extraction, "extract_job", lambda job, finder: tried.append(str(job.source)) or work(job, finder)
+    )
     assert faces("in --out out") == (0, "", "")
     assert tried == ["in/3.png", "in/6.png", "in/b/4.png"]
     after = contents_of(desk / "out")
     assert {name for name in before if before[name] != after[name]} == set(TABLES)
-    files = ["in/1.png", "in/2.mp4", "in/8.jpg", "in/b/5.mp4", "in/3.png", "in/6.png", "in/b/4.png"]
+    files = [*(f"in/{name}" for name in ("1.png", "2.mp4", "3.png", "6.png", "8.jpg")), "in/b/4.png", "in/b/5.mp4"]
     assert list(dict.fromkeys(row["file"] for row in read_table(desk / "out/faces.csv"))) == files
     assert [row["file"] for row in read_table(desk / "out/report.csv")] == files
     assert len(read_table(desk / "out/faces.csv")) == 5 + FRAMES + 4
     tried.clear()
     assert faces("in --out out") == (0, "", "")
     assert (tried, contents_of(desk / "out")) == ([], after)
+    assert faces("in --out fresh") == (0, "", "")
+    assert contents_of(desk / "fresh") == after
+
+
+def test_rows_that_come_later_find_their_place(desk: Path, faces: Run, astronaut: np.ndarray) -> None:
+    odd = '1 "b", c\r\nd.png'
+    for name in ("gone.png", "0.png", "2.png"):
+        save(f"in/{name}", astronaut[FACE_PART])
+    (desk / "in" / odd).touch()
+    assert faces("in --out out").err.endswith(
+        "1 of 4 inputs failed; out/report.csv says why: mend them and run this again\n"
+    )
+    save(f"in/{odd}", astronaut)
+    (desk / "in/gone.png").unlink()
+    assert faces("in --out out") == (0, "", "")
+    expected = [f"in/{name}" for name in ("gone.png", "0.png", odd, "2.png")]
+    for table in ("faces.csv", "report.csv"):
+        assert [row["file"] for row in read_table(desk / "out" / table)] == expected
+    lines = (desk / "out/faces.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in lines] == expected
+
+
+@pytest.mark.parametrize(
+    ("pictures", "clips", "cores", "expected"),
+    [
+        (0, 0, 2, 1),
+        (1, 0, 2, 1),
+        (8, 0, 2, 1),
+        (9, 0, 2, 2),
+        (100, 0, 2, 2),
+        (100, 0, 64, 13),
+        (1, 1, 4, 2),
+        (0, 3, 2, 2),
+    ],
+)
+def test_few_inputs_take_few_workers(
+    pictures: int, clips: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    inputs = [Path(f"{index}.png") for index in range(pictures)] + [Path(f"{index}.MP4") for index in range(clips)]
+    assert extraction.choose_workers(inputs) == expected
 
 
 ENDING = textwrap.dedent("""
@@ -309,7 +429,7 @@ ENDING = textwrap.dedent("""
     from facellava_jax.results import ResultFile
 
     left, number = 4, int(sys.argv.pop())
-    append = extraction._append
+    append = extraction.append
 
     def append_and_end(table, lines):
         global left
@@ -319,7 +439,7 @@ ENDING = textwrap.dedent("""
             os.kill(os.getpid(), number)
         append(table, lines)
 
-    extraction._append = append_and_end
+    extraction.append = append_and_end
     if __name__ == "__main__":
         cli.main()
 """)
@@ -666,6 +786,16 @@ WHOLE_RUN: dict[str, tuple[Callable[[], None], str, str, str]] = {
     "other settings": (nothing, "a.png --out done --mode centered", "done holds faces of other", "choose another"),
     "two of one place": (put_two_pictures, "x y --out out", "y/b.png and x/b.png would be", "the folder above both"),
     "no share": (nothing, "a.png --out out --max-missing 1.5", "max_missing 1.5", "use a share"),
+    "no landmarker": (
+        nothing,
+        *("a.png --out out --backend mediapipe", "mediapipe: no landmarker", "download face_landmarker.task"),
+    ),
+    "a landmarker of no use": (
+        nothing,
+        "a.png --out out --landmarker x.task",
+        "x.task: backend litert",
+        "leave it out",
+    ),
     "no workers": (nothing, "a.png --out out --workers 0", "workers 0", "use at least 1"),
     "a root of nothing": (nothing, "a.png --out out --root done", "done: holds the media", "leave out --root"),
     "no list": (nothing, "x.json --out out", "x.json", ""),
@@ -739,7 +869,6 @@ def test_a_disk_that_is_full_is_one_line(desk: Path, begun: Path, faces: Run, mo
 
 
 def test_a_package_that_is_not_there(desk: Path, begun: Path, faces: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    extraction._load_finder.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "ai_edge_litert"]:
         monkeypatch.delitem(sys.modules, name)
     # Of the environment only, so that modules of the standard library are still found.

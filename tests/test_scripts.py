@@ -55,3 +55,23 @@ def test_bench_first_token(tmp_path: Path) -> None:
         if measure["stages"]:
             parts = sum(stage["medians"]["facellava_jax"] for stage in measure["stages"])
             assert parts == pytest.approx(measure["medians"]["facellava_jax"])
+
+
+def test_bench_faces(tmp_path: Path) -> None:
+    lines = run_script(
+        "bench_faces.py", "--pairs", "1", "--seconds", "0.5", "--out", str(tmp_path / "numbers.json")
+    ).splitlines()
+    assert "crops of 12 frames" in lines[0]
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert 0 < numbers["largest_landmark_difference"] < 0.05
+    ours, files, *_ = numbers["medians"]
+    assert (ours, files) == ("in memory", "files, OpenCV")
+    assert numbers["ratios"][files] == pytest.approx(numbers["medians"][files] / numbers["medians"][ours])
+    rows = {line.strip().rpartition("  ")[0].split("   ")[0]: line.split() for line in lines[3:] if line}
+    for side, seconds in numbers["medians"].items():
+        assert float(rows[side][-3]) == pytest.approx(seconds, abs=1e-3)
+        assert sum(numbers["runs"][side][0].values()) == pytest.approx(seconds)
+    rates = numbers["frames_per_second_per_core"]
+    for step in ("detection", "landmarks", "detection and landmarks"):
+        assert float(rows[step][-1]) == pytest.approx(rates[step], abs=0.1)
+    assert rates["detection"] > rates["detection and landmarks"]

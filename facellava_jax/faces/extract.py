@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,12 +15,22 @@ from jaxtyping import UInt8
 
 from ..config import LANDMARK_POINTS
 from ..extras import require
-from ..media import Kind, find_kind, load_image
-from .clips import MAX_MISSING, crop_landmarks, find_clip_faces, render_crop, write_clips
+from ..media import Frame, Kind, find_kind, iterate_video, load_image
+from .clips import (
+    MAX_MISSING,
+    ClipFaces,
+    crop_landmarks,
+    follow_faces,
+    render_crop,
+    write_clips,
+)
 from .crop import Mode, choose_window, cut_window, reference_window, to_crop
+from .draft import Draft, InVainError
 from .draw import draw_faces
 from .face import Face, FaceError
 from .find import FaceFinder, pick_face
+from .mediapipe import SOURCE, MediaPipe
+from .track import Track
 
 # Boxes and points in pixels of the file. OpenFace's names; `frame` is the row of the landmark file, `face` counts from
 # 1, and a confidence of 0 is that of a face which is not seen but bridged.
@@ -42,10 +54,29 @@ class ExtractOptions:
     """The share of a clip's frames that a face may be missing from; it is inferred there."""
     overlay: bool = True
     """Write the drawing of box and landmarks."""
+    backend: Literal["litert", "mediapipe"] = "litert"
+    """litert: the networks that ship with this package. mediapipe: MediaPipe's Tasks API, with the extra mediapipe: its
+    release 0.10.31, as others bring an OpenCV that clashes with ours, and from 1.0 on send usage metrics home."""
+    landmarker: Path | None = None
+    """For the backend mediapipe: its face_landmarker.task, which no package has."""
 
     def __post_init__(self) -> None:
+        if self.backend == "mediapipe" and not self.landmarker:
+            raise FaceError(f"backend mediapipe: no landmarker: download face_landmarker.task ({SOURCE}) and name it")
+        if self.backend != "mediapipe" and self.landmarker:
+            raise FaceError(f"{self.landmarker}: backend {self.backend} has its own landmarker: leave it out")
         if not 0 <= self.max_missing < 1:
             raise FaceError(f"max_missing {self.max_missing}: use a share from 0 to below 1")
+
+
+@contextlib.contextmanager
+def open_finder(options: ExtractOptions) -> Iterator[FaceFinder]:
+    """Of the backend that the options name. Raises FaceError and ImportError where it cannot be."""
+    if options.landmarker:
+        with contextlib.closing(MediaPipe(options.landmarker)) as backend:
+            yield FaceFinder(look=backend.look)
+    else:
+        yield FaceFinder()
 
 
 class Extracted(NamedTuple):
@@ -104,19 +135,51 @@ def _extract_picture(source: Path, out: Path, finder: FaceFinder, options: Extra
 
 
 def _extract_clip(source: Path, out: Path, finder: FaceFinder, options: ExtractOptions) -> Extracted:
-    clip = find_clip_faces(source, finder, options.mode, options.max_missing)
-    tracks = clip.tracks if options.face == "all" else clip.tracks[:1]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    clip, written = _search_clip(source, out, finder, options)
+    tracks = _choose_tracks(clip, options)
     frames = [[track.faces[index] for track in tracks] for index in range(len(clip.seconds))]
-    renders = [render_crop(clip, track) for track in tracks]
-    if options.overlay:
-        renders.append(lambda index, picture: draw_faces(picture, frames[index], index))
     with _all_or_none(list_outputs(out, "video", len(tracks), options.overlay)) as paths:
-        clips = [path for path in paths if path.suffix == SUFFIX_OF_KIND["video"]]
-        write_clips(source, clip, dict(zip(clips, renders, strict=True)))
+        if not written:
+            renders = [render_crop(clip, track) for track in tracks]
+            if options.overlay:
+                renders.append(lambda index, picture: draw_faces(picture, frames[index], index))
+            write_clips(source, clip, dict(zip(_choose_clips(paths), renders, strict=True)))
         for path, track in zip(paths[len(tracks) :], tracks, strict=False):
             _write(path, _encode_npy(crop_landmarks(clip, track)))
     bridged = sum(len(track.bridged) for track in tracks)
     return Extracted("video", len(tracks), len(frames), bridged, *_format_rows(source, frames, clip.seconds.tolist()))
+
+
+def _search_clip(source: Path, out: Path, finder: FaceFinder, options: ExtractOptions) -> tuple[ClipFaces, bool]:
+    """The faces of a clip, and whether its clips are written already: mostly there is one face, and it has no gaps."""
+    frames = read_ahead(iterate_video(source))
+    if options.mode != "reference":  # whose clips have a rate that is known before
+        return follow_faces(frames, source, finder, options.mode, options.max_missing), False
+    paths = _choose_clips(list_outputs(out, "video", 1, options.overlay))
+    with contextlib.suppress(InVainError), contextlib.ExitStack() as stack:
+        draft = Draft(paths, stack)
+        clip = follow_faces(frames, source, finder, options.mode, options.max_missing, draft.add)
+        draft.check(_choose_tracks(clip, options))
+        return clip, True
+    return clip, False
+
+
+def read_ahead(frames: Iterator[Frame], count: int = 4) -> Iterator[Frame]:
+    """The same frames, up to `count` of them decoded, by a thread, before they are asked for."""
+    with ThreadPoolExecutor(1) as decoder:
+        coming = deque(decoder.submit(next, frames, None) for _ in range(count))
+        while frame := coming.popleft().result():
+            coming.append(decoder.submit(next, frames, None))
+            yield frame
+
+
+def _choose_tracks(clip: ClipFaces, options: ExtractOptions) -> list[Track]:
+    return clip.tracks if options.face == "all" else clip.tracks[:1]
+
+
+def _choose_clips(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if path.suffix == SUFFIX_OF_KIND["video"]]
 
 
 def _format_rows(source: Path, frames: Sequence[Sequence[Face]], seconds: Sequence[float]) -> tuple[str, str]:

@@ -1,5 +1,7 @@
 """All faces of a picture with their landmarks, small ones too."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import UInt8
 
@@ -19,13 +21,33 @@ MIN_PART = 128
 MAX_SIDE = 32_766
 
 
-class FaceFinder:
-    """The detector and the landmark network. One thread at a time may use it; it takes 20 ms to make."""
+# The faces of a picture as large as it is, of which the mesh is at least so sure (0..1).
+Look = Callable[[UInt8[np.ndarray, "Y X 3"], float], list[Face]]
+
+
+class LiteRT:
+    """The detector and the landmark network, as LiteRT runs them. It takes 20 ms to make."""
 
     def __init__(self, threads: int = 1) -> None:
         """`threads`: those that each network computes with. Raises ImportError without the extra `faces`."""
         self._detector = Detector(threads)
         self._landmarker = Landmarker(threads)
+
+    def look(self, picture: UInt8[np.ndarray, "Y X 3"], min_presence: float) -> list[Face]:
+        """The faces of an RGB picture, small ones excepted."""
+        located = [(found, *self._landmarker.locate(picture, found)) for found in self._detector.detect(picture)]
+        return [Face(*found, points, presence) for found, points, presence in located if presence >= min_presence]
+
+
+class FaceFinder:
+    """Finds large faces and small ones. One thread at a time may use it."""
+
+    def __init__(self, threads: int = 1, look: Look | None = None) -> None:
+        """`look`: finds the large ones; by default our networks, on so many `threads`.
+
+        Raises ImportError without the extra `faces`.
+        """
+        self._look = look or LiteRT(threads).look
 
     def find(self, picture: UInt8[np.ndarray, "Y X 3"]) -> list[Face]:
         """The faces of an RGB picture, the largest first; an empty list where there is none.
@@ -43,10 +65,6 @@ class FaceFinder:
             if not faces and longer // parts >= MIN_PART:
                 faces = self._look_at_parts(picture, longer // parts)
         return sorted(faces, key=lambda face: face.box.area, reverse=True)
-
-    def _look(self, picture: UInt8[np.ndarray, "Y X 3"], min_presence: float) -> list[Face]:
-        located = [(found, *self._landmarker.locate(picture, found)) for found in self._detector.detect(picture)]
-        return [Face(*found, points, presence) for found, points, presence in located if presence >= min_presence]
 
     def _look_at_parts(self, picture: UInt8[np.ndarray, "Y X 3"], side: int) -> list[Face]:
         """The faces in overlapping squares; a face seen in several of them as the one that is surest."""

@@ -20,7 +20,7 @@ class Network:
         """`threads`: those that it computes with. Raises ImportError, naming the extra, where LiteRT is absent."""
         litert = require("ai_edge_litert.interpreter", "faces")
         model = files(__package__).joinpath("models", name + ".tflite").read_bytes()
-        with _silent_stderr():
+        with silent_stderr():
             self._interpreter = litert.Interpreter(model_content=model, num_threads=threads)
             self._interpreter.allocate_tensors()
         (given,) = self._interpreter.get_input_details()
@@ -43,8 +43,8 @@ def sigmoid(logits: Float32[np.ndarray, "*n"]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """LiteRT writes to file descriptor 2 that it has made a delegate, and has no option against it."""
+def silent_stderr() -> Iterator[None]:
+    """LiteRT and MediaPipe write to file descriptor 2 what they have made, and have no option against it."""
     sys.stderr.flush()
     saved = os.dup(2)
     try:

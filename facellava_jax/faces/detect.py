@@ -64,6 +64,7 @@ def _sampling_maps(height: int, width: int, side: int) -> tuple[np.ndarray, np.n
     return (at >> 5).astype(np.int16), (32 * part[..., 1] + part[..., 0]).astype(np.uint16)
 
 
+@functools.cache
 def make_anchors() -> Float64[np.ndarray, "896 2"]:
     """Centres (x, y) of the cells that boxes are proposed in, as fractions of the network's input."""
     grids = []

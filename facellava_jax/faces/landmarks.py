@@ -59,7 +59,7 @@ class Landmarker:
         region = region_of_mesh(place_points(rough, region), side)
         pixels = sample_region(picture, region, side)
         mesh, presence = self._read_mesh(pixels)
-        mirrored, _ = self._read_mesh(np.ascontiguousarray(pixels[:, ::-1]))
+        mirrored, _ = self._read_mesh(require("cv2", "faces").flip(pixels, 1))
         mirrored = np.array([side, 0]) + mirrored * [-1, 1]
         points = (reduce_mesh(mesh) + reduce_mesh(mirrored)[MIRRORED_POINTS]) / 2
         return place_points(points, region), presence

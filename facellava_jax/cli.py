@@ -152,7 +152,7 @@ class Predict:
         if self.overlay:
             write_picture(self.overlay, draw_views(inputs[0], [each.views[0] for each in prepared]))
         if self.attention:
-            attention = predictor.attend(inputs[0], landmarks=str(self.landmarks), crop=self.crop)
+            attention = predictor.attend_prepared(inputs[0], prepared[0])
             write_picture(self.attention, draw_regions(*attention))
         if self.face == "all":
             for each in prepared:

@@ -216,6 +216,21 @@ def read_medium(source: MediaSource, num_frames: int) -> Medium:
     return Medium(source, str(source), "image", _hold_picture(load_image(path)))
 
 
+def read_again(source: MediaSource, view: View) -> Medium:
+    """The medium that a view is of. Raises MediaError where it has another length since."""
+    medium = read_medium(source, len(view.frame_ids))
+    if tuple(medium.clip.frame_ids.tolist()) != view.frame_ids:
+        raise MediaError(f"{medium.name}: has another length than before: read it when nothing writes to it")
+    return medium
+
+
+def cut_frames(frames: UInt8[np.ndarray, "T Y X 3"], view: View) -> UInt8[np.ndarray, "T Y2 X2 3"]:
+    """The frames as a view shows them: cut to its windows, or whole."""
+    if view.crop == "none":
+        return frames
+    return np.stack([cut_window(frame, window, view.crop) for frame, window in zip(frames, view.windows, strict=True)])
+
+
 def iterate_medium(source: MediaSource) -> Iterator[Frame]:
     """Every frame of a clip."""
     if isinstance(source, np.ndarray):
@@ -245,13 +260,11 @@ def _show_face(
     """One of the faces; with its landmarks where the model is `guided` by them."""
     frame_ids = tuple(medium.clip.frame_ids.tolist())
     faces = tuple(tracks[index][frame_id] for frame_id in frame_ids)
-    frames = medium.clip.frames
     if crop == "none":
         windows = (_whole_window(medium),) * len(faces)
     else:
         choose = centered_window if crop == "centered" else lambda box: reference_window(box, *medium.size)
         windows = tuple(choose(face.box) for face in faces)
-        frames = np.stack([cut_window(frame, window, crop) for frame, window in zip(frames, windows, strict=True)])
     view = View(
         kind=medium.kind,
         frame_ids=frame_ids,
@@ -263,7 +276,8 @@ def _show_face(
         faces=faces,
     )
     points = [to_crop(face.landmarks, window) for face, window in zip(faces, windows, strict=True)]
-    return Shown(frames, np.stack(points).astype(np.float32) / LANDMARK_CROP if guided else None, view)
+    fractions = np.stack(points).astype(np.float32) / LANDMARK_CROP
+    return Shown(cut_frames(medium.clip.frames, view), fractions if guided else None, view)
 
 
 def _whole_window(medium: Medium) -> Window:

@@ -9,8 +9,7 @@ from jaxtyping import UInt8
 
 from .extras import require
 from .faces import draw_faces, tile_pictures
-from .framing import View, read_medium
-from .media import MediaError
+from .framing import View, read_again
 from .request import MediaSource, PredictError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -26,9 +25,7 @@ def draw_views(source: MediaSource, views: Sequence[View]) -> UInt8[np.ndarray, 
     first = views[0]
     if first.faces is None:
         raise PredictError(f"{source}: no face is looked for, as {first.why}: leave out --overlay")
-    medium = read_medium(source, len(first.frame_ids))
-    if tuple(medium.clip.frame_ids.tolist()) != first.frame_ids:
-        raise MediaError(f"{medium.name}: has another length than before: read it when nothing writes to it")
+    medium = read_again(source, first)
     drawn = []
     for index, (frame_id, frame) in enumerate(zip(first.frame_ids, medium.clip.frames, strict=True)):
         faces = [view.faces[index] for view in views if view.faces]

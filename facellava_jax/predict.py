@@ -9,14 +9,14 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 import jax
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Int, UInt8
 
 from .attention import Attention, check_regions, weigh_regions
 from .checkpoint import load_params, read_config
 from .config import Config, DType
 from .data import Sample, Visual, collate, measure
 from .faces import Box, Window, to_picture
-from .framing import Framer, Shown, View
+from .framing import Framer, Shown, View, cut_frames, read_again
 from .generate import NO_TOKEN, Decoding, Generator, Sampling
 from .media import LANDMARK_CROP
 from .memory import check_memory
@@ -215,12 +215,12 @@ class Predictor:
         check_regions(self.config.model)
         ((source, points),) = pair_media(Request(source, landmarks=landmarks, crop=crop))
         shown, *_ = self._framer.show(source, points, crop, Stopwatch(*PREPARING))
-        visual = self._preprocess(shown)
-        weights = weigh_regions(self._generator, visual, self.config.model)
-        assert visual.landmarks is not None, "without landmarks nothing is weighed"
-        _, height, width, _ = shown.frames.shape
-        pixels = to_picture(visual.landmarks * LANDMARK_CROP, Window(0, 0, width, height))
-        return Attention(shown.frames, weights, pixels, shown.view.kind == "image" and self.config.media.pad_to_square)
+        return self._attend(self._preprocess(shown), shown.frames)
+
+    def attend_prepared(self, source: MediaSource, prepared: Prepared) -> Attention:
+        """The same of the only medium of a request: its frames are read again, its face is not looked for again."""
+        (visual,), (view,) = prepared.sample.media, prepared.views
+        return self._attend(visual, cut_frames(read_again(source, view).clip.frames, view))
 
     def stream_prepared(self, prepared: Prepared) -> Iterator[str]:
         """The text of an answer in pieces, as they come."""
@@ -282,6 +282,13 @@ class Predictor:
         else:
             pixels = preprocess_image(shown.frames[0], tower.image_size, media)[None]
         return Visual(Medium(kind, len(pixels)), pixels, shown.landmarks)
+
+    def _attend(self, visual: Visual, frames: UInt8[np.ndarray, "T Y X 3"]) -> Attention:
+        weights = weigh_regions(self._generator, visual, self.config.model)
+        assert visual.landmarks is not None, "without landmarks nothing is weighed"
+        _, height, width, _ = frames.shape
+        pixels = to_picture(visual.landmarks * LANDMARK_CROP, Window(0, 0, width, height))
+        return Attention(frames, weights, pixels, visual.medium.kind == "image" and self.config.media.pad_to_square)
 
     def _read(self, prepared: Sequence[Prepared], watch: Stopwatch) -> Iterator[list["AnswerReader"]]:
         """Decodes one batch, a chunk of tokens at a time; yields the rows' readers after each chunk."""

@@ -111,15 +111,18 @@ def make_request(
 def pair_media(request: Request) -> list[tuple[MediaSource, Landmarks]]:
     """The request's media, each with "auto", its landmark file, or None for no landmarks.
 
-    Raises PredictError where there is not one file for each medium.
+    Raises PredictError where there is not one file for each medium, and for points that are in no file.
     """
     if request.crop not in get_args(Crop):
         raise PredictError(f"crop {request.crop!r} is not one of {', '.join(get_args(Crop))}")
     media, landmarks = request.media, request.landmarks
     sources = [media] if isinstance(media, str | Path | np.ndarray) else [*(media or ())]
-    if landmarks in ("auto", "none", None):
-        landmarks = [landmarks] * len(sources)
-    files = [landmarks] if isinstance(landmarks, str | Path) else [*(landmarks or ())]
+    if landmarks is None or isinstance(landmarks, str | Path):
+        files = [landmarks] * (len(sources) if landmarks in ("auto", "none", None) else 1)
+    else:
+        files = [*landmarks]
+    if wrong := [file for file in files if not isinstance(file, str | Path | None)]:
+        raise PredictError(f"landmarks of type {type(wrong[0]).__name__}: give auto, none, or a .npy file")
     if len(files) != len(sources):
         raise PredictError(f"{len(files)} landmark files for {len(sources)} media: give one for each")
     return [(source, None if file == "none" else file) for source, file in zip(sources, files, strict=True)]

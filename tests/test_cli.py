@@ -257,7 +257,9 @@ def test_overlay(
     assert white > 100 or not crops
 
 
-@pytest.mark.parametrize("source", ["face.jpg", "face.png --landmarks face.npy", "--frames frames --num-frames 3"])
+@pytest.mark.parametrize(
+    "source", ["face.jpg", "face.jpg --crop none", "face.png --landmarks face.npy", "--frames frames --num-frames 3"]
+)
 def test_attention(desk: Path, facellava: Run, predictor: Predictor, source: str) -> None:
     """The very picture that draw_regions makes of what the predictor says, and the answer beside it."""
     command = f"{ANSWER} {source} --prompt Who?"
@@ -265,9 +267,18 @@ def test_attention(desk: Path, facellava: Run, predictor: Predictor, source: str
     name, *options = source.removeprefix("--frames ").split()
     if "--num-frames" in options:
         predictor = Predictor.load("model", num_frames=3)
-    attention = predictor.attend(name, landmarks="face.npy" if "face.npy" in options else "auto")
+    landmarks, crop = "face.npy" if "face.npy" in options else "auto", "none" if "--crop" in options else "auto"
+    attention = predictor.attend(name, landmarks=landmarks, crop=crop)
     assert np.array_equal(media.load_image(Path("weights.png")), draw_regions(*attention))
     assert len(attention.frames) == (3 if "--num-frames" in options else 1)
+
+
+@pytest.mark.parametrize("pictures", ["", "--overlay drawn.png --attention weights.png"])
+def test_a_face_is_looked_for_once(desk: Path, facellava: Run, monkeypatch: pytest.MonkeyPatch, pictures: str) -> None:
+    looked, find = [], FaceFinder.find
+    monkeypatch.setattr(FaceFinder, "find", lambda self, picture: looked.append(1) or find(self, picture))
+    assert facellava(f"{ANSWER} clip.mp4 --prompt Who? {pictures}").status == 0
+    assert len(looked) == FRAMES
 
 
 @pytest.mark.parametrize(("file", "medium"), [("face.png", "image"), ("clip.mp4", "video")])

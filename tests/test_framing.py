@@ -1,6 +1,7 @@
 """framing.py: what a model is shown of raw pictures and clips, when it is cut to the face, and why."""
 
 import dataclasses
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -129,6 +130,20 @@ def test_a_face_that_fills_the_picture_is_not_cut_out(framer: Framer, astronaut:
     np.testing.assert_allclose(shown.landmarks[0] * 256, expected, atol=1e-4)
 
 
+def test_a_picture_that_is_stored_sideways(framer: Framer, astronaut: np.ndarray, face: Face, tmp_path: Path) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x112] = 6  # to be turned clockwise
+    picture = astronaut[:400]
+    Image.fromarray(np.rot90(picture)).save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    shown = show(framer, tmp_path / "turned.jpg")
+    assert shown.view.landmarks is not None
+    np.testing.assert_allclose(shown.view.landmarks[0], face.landmarks, atol=3)
+    expected = cut_window(picture, shown.view.windows[0], "reference").astype(int)
+    assert np.abs(shown.frames[0] - expected).mean() < 3
+
+
 def test_the_largest_of_several_is_centred(framer: Framer, astronaut: np.ndarray, finder: FaceFinder) -> None:
     other = np.ascontiguousarray(astronaut[20:276, 96:352])
     picture = np.hstack([other[::2, ::2].repeat(1, axis=0), np.zeros((128, 40, 3), np.uint8), other[64:192, 64:192]])
@@ -243,6 +258,18 @@ def test_a_clip_is_cut_where_the_face_is_in_each_frame(framer: Framer, clip: Pat
     # An array of the same frames, and a folder of them, are the same clip.
     for source in (frames, write_frames(clip.parent / "frames", frames)):
         expect_pan(show(framer, source), clip, frames, finder)
+
+
+def test_a_clip_that_is_stored_sideways(framer: Framer, astronaut: np.ndarray, clip: Path, tmp_path: Path) -> None:
+    turned = write_clip(tmp_path / "turned.mp4", np.rot90(pan(astronaut), axes=(1, 2)))
+    data = bytearray(turned.read_bytes())
+    clockwise = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # the matrix in the header of the track
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, *clockwise)
+    turned.write_bytes(data)
+    shown, upright = show(framer, turned), show(framer, clip)
+    assert shown.view.landmarks is not None
+    np.testing.assert_allclose(shown.view.landmarks, upright.view.landmarks, atol=1.5)
+    assert shown.view.crop == upright.view.crop == "reference"
 
 
 def test_a_gap_is_bridged(framer: Framer, astronaut: np.ndarray) -> None:

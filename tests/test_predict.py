@@ -518,17 +518,17 @@ def test_answers_say_how_long_each_step_took(predictor: Predictor, astronaut: np
 BLACK = np.zeros((50, 50, 3), np.uint8)
 
 
-def ask_unchecked(task: str) -> Request:
+def ask_unchecked(field: str, value: Any) -> Request:
     """A request as it comes where annotations are not checked, as they are in tests."""
     request = Request(BLACK, **WHOLE)
-    object.__setattr__(request, "task", task)
+    object.__setattr__(request, field, value)
     return request
 
 
 WRONG_REQUESTS = {
     "no_question": (Request(BLACK, **WHOLE), "give a prompt or a task.*emotion, age"),
     "prompt_and_task": (Request(BLACK, "Hi", task="age", **WHOLE), "give a prompt or a task"),
-    "unknown_task": (ask_unchecked("mood"), "task 'mood' is not one of emotion, age"),
+    "unknown_task": (ask_unchecked("task", "mood"), "task 'mood' is not one of emotion, age"),
     "task_without_media": (Request(task="age"), "task 'age' is about a picture or a clip: give one"),
     "empty_prompt": (Request(BLACK, "  ", **WHOLE), "the prompt is empty"),
     "prompt_too_long": (Request(prompt="x " * 4000), r"a prompt of \d{4} tokens.* the model takes 3072: shorten"),
@@ -540,6 +540,7 @@ WRONG_REQUESTS = {
     "no_frames": (Request(np.zeros((0, 5, 5, 3), np.uint8), "Hi"), r"an array of shape \(0, 5, 5, 3\)"),
     "landmarks_for_one_of_two": (Request([BLACK, BLACK], "Hi", landmarks="a.npy"), "1 landmark files for 2 media"),
     "landmarks_for_nothing": (Request(None, "Hi", landmarks="a.npy"), "1 landmark files for 0 media"),
+    "landmarks_in_no_file": (ask_unchecked("landmarks", [np.zeros((68, 2))]), "type ndarray: give auto, none"),
     "no_face": (Request(BLACK, "Hi"), r"array \(50, 50, 3\): no face found: .* --crop none --landmarks none$"),
     "no_such_file": (Request("nowhere/face.png", "Hi"), "nowhere/face.png"),
     "no_such_landmarks": (Request(BLACK, "Hi", landmarks="nowhere/points.npy"), "nowhere/points.npy"),

@@ -10,7 +10,19 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from .config import ModelConfig
-from .faces import Box, Face, FaceError, FaceFinder, Mode, Window, cut_window, follow_faces, pick_face, to_crop
+from .faces import (
+    Box,
+    Face,
+    FaceError,
+    FaceFinder,
+    Mode,
+    Window,
+    cut_window,
+    follow_faces,
+    pick_face,
+    seen_window,
+    to_crop,
+)
 from .faces.crop import centered_window, reference_window
 from .media import (
     FRAME_RATE,
@@ -52,7 +64,7 @@ class View:
     why: str
     """The reason for that crop."""
     windows: tuple[Window, ...] = field(repr=False)
-    """The part of each frame that is shown."""
+    """The part of each frame that the model sees: of a frame that is not cut, the square that its tower takes."""
     found: int | None = None
     """How many faces there are; None where none was looked for, and for what follows, too."""
     number: int | None = None
@@ -71,7 +83,7 @@ class View:
 
 
 class Shown(NamedTuple):
-    """The frames that the model is shown, 256 x 256 where they are cut, and landmarks as fractions of them."""
+    """The frames that the model is shown, 256 x 256 where they are cut, and landmarks as fractions of what it sees."""
 
     frames: UInt8[np.ndarray, "T Y X 3"]
     landmarks: Float32[np.ndarray, "T K 2"] | None
@@ -96,9 +108,9 @@ class Medium(NamedTuple):
 class Framer:
     """Decides what a model is shown of its media. Threads may share it."""
 
-    def __init__(self, config: ModelConfig, num_frames: int) -> None:
-        """`num_frames` are taken from each clip."""
-        self._config, self._num_frames = config, num_frames
+    def __init__(self, config: ModelConfig, num_frames: int, pad_to_square: bool = False) -> None:
+        """`num_frames` are taken from each clip; `pad_to_square` is that of the model's `MediaConfig`."""
+        self._config, self._num_frames, self._pad_to_square = config, num_frames, pad_to_square
         self._finder: FaceFinder | None = None
         self._lock = threading.Lock()
 
@@ -115,7 +127,7 @@ class Framer:
         if why := self._refuse_to_look(medium, landmarks, crop, every):
             if every:
                 raise PredictError(f"{medium.name}: no face is looked for, as {why}: ask about it as a whole")
-            return [_show_whole(medium, points, why)]
+            return [_show_whole(medium, points, why, self._find_seen(medium))]
         tracks = self._find(medium, watch)
         with watch.time("preprocess"):
             cut: Cut = "none"
@@ -123,7 +135,8 @@ class Framer:
             if crop == "auto":
                 cut, why = choose_crop(medium, tracks, every)
             chosen = range(len(tracks) if every else 1)
-            return [_show_face(medium, tracks, index, cut, why, landmarks is not None) for index in chosen]
+            seen = self._find_seen(medium)
+            return [_show_face(medium, tracks, index, cut, why, seen, landmarks is not None) for index in chosen]
 
     def _read(
         self, source: MediaSource, landmarks: Landmarks, watch: Stopwatch
@@ -149,6 +162,10 @@ class Framer:
         if why := refuse_to_look(landmarks, crop):
             return why
         return "it is 256 x 256 already" if landmarks is None and not every and _is_crop(medium) else None
+
+    def _find_seen(self, medium: Medium) -> Window:
+        """What the tower sees of a frame that is not cut."""
+        return seen_window(*medium.size, padded=self._pad_to_square and medium.kind == "image")
 
     def _find(self, medium: Medium, watch: Stopwatch) -> list[list[Face]]:
         """Each face in every frame, sampled or not, the largest first."""
@@ -189,9 +206,10 @@ def choose_crop(medium: Medium, tracks: Sequence[Sequence[Face]], every: bool = 
         return "none", f"the face {spans}"
     if len(tracks) > 1:
         return "centered", f"the largest of {len(tracks)} faces {spans}"
+    only = "the only face" if medium.kind == "image" else "the only face that is seen throughout"
     if any(reference_window(faces[index].box, height, width).empty for index in medium.clip.frame_ids):
-        return "centered", "the border cuts off too much of the only face"
-    return "reference", f"the only face {spans}"
+        return "centered", f"the border cuts off too much of {only}"
+    return "reference", f"{only} {spans}"
 
 
 def read_medium(source: MediaSource, num_frames: int) -> Medium:
@@ -247,21 +265,20 @@ def _is_crop(medium: Medium) -> bool:
     return medium.size == (LANDMARK_CROP, LANDMARK_CROP)
 
 
-def _show_whole(medium: Medium, points: Float32[np.ndarray, "T K 2"] | None, why: str) -> Shown:
+def _show_whole(medium: Medium, points: Float32[np.ndarray, "T K 2"] | None, why: str, seen: Window) -> Shown:
     frame_ids = tuple(medium.clip.frame_ids.tolist())
-    windows = (_whole_window(medium),) * len(frame_ids)
-    view = View(kind=medium.kind, frame_ids=frame_ids, crop="none", why=why, windows=windows)
+    view = View(kind=medium.kind, frame_ids=frame_ids, crop="none", why=why, windows=(seen,) * len(frame_ids))
     return Shown(medium.clip.frames, points, view)
 
 
 def _show_face(
-    medium: Medium, tracks: Sequence[Sequence[Face]], index: int, crop: Cut, why: str, guided: bool
+    medium: Medium, tracks: Sequence[Sequence[Face]], index: int, crop: Cut, why: str, seen: Window, guided: bool
 ) -> Shown:
-    """One of the faces; with its landmarks where the model is `guided` by them."""
+    """One of the faces, with its landmarks where the model is `guided` by them; `seen` is what it sees uncut."""
     frame_ids = tuple(medium.clip.frame_ids.tolist())
     faces = tuple(tracks[index][frame_id] for frame_id in frame_ids)
     if crop == "none":
-        windows = (_whole_window(medium),) * len(faces)
+        windows = (seen,) * len(faces)
     else:
         choose = centered_window if crop == "centered" else lambda box: reference_window(box, *medium.size)
         windows = tuple(choose(face.box) for face in faces)
@@ -278,8 +295,3 @@ def _show_face(
     points = [to_crop(face.landmarks, window) for face, window in zip(faces, windows, strict=True)]
     fractions = np.stack(points).astype(np.float32) / LANDMARK_CROP
     return Shown(cut_frames(medium.clip.frames, view), fractions if guided else None, view)
-
-
-def _whole_window(medium: Medium) -> Window:
-    height, width = medium.size
-    return Window(0, 0, width, height)

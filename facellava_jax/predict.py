@@ -15,7 +15,7 @@ from .attention import Attention, check_regions, weigh_regions
 from .checkpoint import load_params, read_config
 from .config import Config, DType
 from .data import Sample, Visual, collate, measure
-from .faces import Box, Window, to_picture
+from .faces import Box, seen_window, to_picture
 from .framing import Framer, Shown, View, cut_frames, read_again
 from .generate import NO_TOKEN, Decoding, Generator, Sampling
 from .media import LANDMARK_CROP
@@ -89,7 +89,7 @@ class Predictor:
         self.config = config
         self.tokenizer = tokenizer
         self.num_frames = check_fit(config, tokenizer, num_frames)
-        self._framer = Framer(config.model, self.num_frames)
+        self._framer = Framer(config.model, self.num_frames, config.media.pad_to_square)
         self._generator = Generator(model)
 
     @classmethod
@@ -286,9 +286,9 @@ class Predictor:
     def _attend(self, visual: Visual, frames: UInt8[np.ndarray, "T Y X 3"]) -> Attention:
         weights = weigh_regions(self._generator, visual, self.config.model)
         assert visual.landmarks is not None, "without landmarks nothing is weighed"
-        _, height, width, _ = frames.shape
-        pixels = to_picture(visual.landmarks * LANDMARK_CROP, Window(0, 0, width, height))
-        return Attention(frames, weights, pixels, visual.medium.kind == "image" and self.config.media.pad_to_square)
+        padded = visual.medium.kind == "image" and self.config.media.pad_to_square
+        seen = seen_window(*frames.shape[1:3], padded=padded)
+        return Attention(frames, weights, to_picture(visual.landmarks * LANDMARK_CROP, seen), padded)
 
     def _read(self, prepared: Sequence[Prepared], watch: Stopwatch) -> Iterator[list["AnswerReader"]]:
         """Decodes one batch, a chunk of tokens at a time; yields the rows' readers after each chunk."""

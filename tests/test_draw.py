@@ -9,8 +9,9 @@ from skimage.color import rgb2lab
 
 from facellava_jax.config import REGIONS
 from facellava_jax.faces import Face, Window, draw_faces, draw_regions, tile_pictures
+from facellava_jax.faces.crop import seen_window
 from facellava_jax.faces.draw import BORDER, BORDER_COLOUR, COLOURS, WINDOW_COLOUR
-from facellava_jax.faces.heat import BAR, FOOTER, HEADER, SIDE, lay_heat, seen_window
+from facellava_jax.faces.heat import BAR, FOOTER, HEADER, SIDE, lay_heat
 
 EVEN = np.float32(1 / 9)
 FAR = np.full((1, 68, 2), -1000.0)  # landmarks that lie in no picture

@@ -121,12 +121,13 @@ def test_a_face_that_fills_the_picture_is_not_cut_out(framer: Framer, astronaut:
     picture = astronaut[rows, 150:300]
     height, width, _ = picture.shape
     shown = show(framer, picture)
-    assert (shown.view.crop, shown.view.windows) == ("none", (Window(0, 0, width, height),))
+    side, (left, top) = min(height, width), np.array([width - min(height, width), height - min(height, width)]) // 2
+    assert (shown.view.crop, shown.view.windows) == ("none", (Window(left, top, left + side, top + side),))
     assert shown.view.why.startswith("the face spans 6")
     np.testing.assert_array_equal(shown.frames[0], picture)
-    # The model counts in pixels of the whole at 256 x 256.
+    # The model counts in pixels of the middle square, which is what its tower sees, at 256 x 256.
     assert shown.view.landmarks is not None
-    expected = (shown.view.landmarks[0] + 0.5) * [256 / width, 256 / height] - 0.5
+    expected = (shown.view.landmarks[0] + 0.5 - [left, top]) * 256 / side - 0.5
     np.testing.assert_allclose(shown.landmarks[0] * 256, expected, atol=1e-4)
 
 
@@ -227,7 +228,7 @@ def test_what_goes_before_what() -> None:
 def test_a_face_that_the_border_cuts_off_is_centred() -> None:
     assert choose(400, 400, [Box(380, 150, 100, 100)]) == (
         "centered",
-        "the border cuts off too much of the only face",
+        "the border cuts off too much of the only face that is seen throughout",
     )
 
 

@@ -4,7 +4,7 @@ NumPy, OpenCV, LiteRT and PyAV, no JAX; the networks ship with the package and n
 """
 
 from .clips import ClipFaces, crop_landmarks, find_clip_faces, follow_faces, list_windows, render_crop, write_clips
-from .crop import Mode, Window, choose_window, cut_window, to_crop, to_picture
+from .crop import Mode, Window, choose_window, cut_window, seen_window, to_crop, to_picture
 from .draw import draw_faces, tile_pictures
 from .face import Box, Detection, Face, FaceError
 from .find import FaceFinder, pick_face
@@ -31,6 +31,7 @@ __all__ = [
     "list_windows",
     "pick_face",
     "render_crop",
+    "seen_window",
     "tile_pictures",
     "to_crop",
     "to_picture",

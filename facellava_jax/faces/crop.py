@@ -85,6 +85,13 @@ def centered_window(box: Box, margin: float = MARGIN) -> Window:
     return Window(left, top, left + side, top + side)
 
 
+def seen_window(height: int, width: int, *, padded: bool) -> Window:
+    """The square of a frame of this size that a tower sees; with `padded` it reaches beyond the frame's border."""
+    side = max(height, width) if padded else min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return Window(left, top, left + side, top + side)
+
+
 def cut_window(picture: UInt8[np.ndarray, "Y X 3"], window: Window, mode: Mode) -> UInt8[np.ndarray, "256 256 3"]:
     """The face crop: a window of the picture at 256 x 256 pixels.
 

@@ -89,7 +89,7 @@ def pick_face(faces: list[Face], name: object, only: bool = False) -> Face:
     """
     if not faces:
         raise FaceError(
-            f"{name}: no face found: give a picture in which a face is upright, sharp, "
+            f"{name}: no face found: give a picture in which a face is whole, upright, sharp, "
             "and at least a thirtieth of the longer side"
         )
     if only and len(faces) > 1:

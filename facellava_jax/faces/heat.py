@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, UInt8
 from ..config import REGIONS
 from ..extras import require
 from ..media import LANDMARK_CROP
-from .crop import Window, cut_window, to_crop
+from .crop import cut_window, seen_window, to_crop
 from .draw import BORDER, COLOURS, draw_landmarks, tile_pictures, write_text
 
 SIDE = LANDMARK_CROP  # of each square of the picture, in pixels
@@ -56,13 +56,6 @@ def draw_regions(
         write_text(cv2, header, name, (column * (SIDE + BORDER) + BORDER + 4, HEADER - 9), colour, 1.0)
     _draw_scale(cv2, footer, lowest, highest)
     return np.concatenate([header, tiled, footer])
-
-
-def seen_window(height: int, width: int, *, padded: bool) -> Window:
-    """The square of a frame of this size that a tower sees; with `padded` it reaches beyond the frame's border."""
-    side = max(height, width) if padded else min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
-    return Window(left, top, left + side, top + side)
 
 
 def lay_heat(

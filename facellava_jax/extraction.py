@@ -8,17 +8,8 @@ import csv
 import dataclasses
 import functools
 import json
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections import deque
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from types import FrameType
 from typing import Any, NamedTuple, TextIO
 
 from .errors import FaceLlavaError
@@ -27,11 +18,11 @@ from .faces.extract import TABLE_COLUMNS, Extracted, ExtractOptions, extract_fac
 from .faces.inputs import list_inputs, name_outputs
 from .faces.records import list_record_media, read_records, replace_media
 from .results import ResultFile, ResultsError
+from .workers import count_workers, run_jobs
 
 REPORT, TABLES = "report.csv", ("faces.csv", "faces.jsonl")
 REPORT_COLUMNS = ("file", "status", "error", "output", "kind", "faces", "frames", "bridged", "settings")
 CSV_HEADER = ",".join(TABLE_COLUMNS) + "\n"
-QUEUED = 4  # inputs under way for each worker
 
 
 class Outcome(NamedTuple):
@@ -92,11 +83,9 @@ class Extraction:
         """Extracts what is left, one outcome each, in order; when one is given, it is on the disk.
 
         `workers` processes, by default one for each core; what they give does not depend on how many they are. Raises
-        ResultsError where the disk takes no more, and FaceError where a worker is killed.
+        ResultsError where the disk takes no more, and WorkerError where a worker is killed.
         """
-        workers = len(os.sched_getaffinity(0)) if workers is None else workers
-        if workers < 1:
-            raise FaceError(f"workers {workers}: use at least 1")
+        workers = count_workers(workers)
         if not self.left:
             return
         self.out.mkdir(parents=True, exist_ok=True)
@@ -105,7 +94,7 @@ class Extraction:
             tables = [stack.enter_context(_continue_table(self.out / name, self._done)) for name in TABLES]
             report = stack.enter_context(ResultFile(self.out / REPORT, REPORT_COLUMNS))
             report.done = self._done.copy()
-            results = stack.enter_context(_run_jobs(jobs, min(workers, len(jobs))))
+            results = stack.enter_context(run_jobs(extract_job, jobs, min(workers, len(jobs))))
             for path, result in zip(self.left, results, strict=True):
                 row: dict[str, Any] = {"file": str(path), "settings": self._settings}
                 if isinstance(result, str):
@@ -181,69 +170,11 @@ def extract_job(job: Job) -> Extracted | str:
         return extract_faces(job.source, job.out, _load_finder(), job.options)
     except (FaceLlavaError, OSError) as error:
         return str(error)
-    except SystemExit as ending:
-        # The pool would take it for a result, and give the worker its next job.
-        os._exit(ending.code)  # type: ignore[arg-type]
 
 
 @functools.cache
 def _load_finder() -> FaceFinder:
     return FaceFinder()
-
-
-@contextlib.contextmanager
-def _run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterable[Extracted | str]]:
-    """The results in order. Workers that still run when the block fails are ended, and clean up before."""
-    if workers == 1:
-        yield map(extract_job, jobs)
-        return
-    others = multiprocessing.active_children()
-    # Forking a process that has threads, and LiteRT makes some, may hang it.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin_worker)
-    try:
-        yield _collect(pool, jobs, QUEUED * workers)
-    except BaseException as error:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
-            if worker not in others:
-                worker.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise FaceError(
-                "a worker was killed, for memory perhaps: run this again, it goes on; with fewer --workers"
-            ) from None
-        raise
-    finally:
-        pool.shutdown()
-
-
-def _collect(pool: ProcessPoolExecutor, jobs: Iterable[Job], ahead: int) -> Iterator[Extracted | str]:
-    queue: deque[Future[Extracted | str]] = deque()
-    for job in jobs:
-        queue.append(pool.submit(extract_job, job))
-        if len(queue) == ahead:
-            yield queue.popleft().result()
-    while queue:
-        yield queue.popleft().result()
-
-
-def _begin_worker() -> None:
-    """Ctrl-C is for the parent, SIGTERM takes back what is half written, and the parent's end is the worker's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_worker)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _end_worker(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    sys.exit(128 + number)
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent
-    parent.join()
-    os._exit(1)
 
 
 @contextlib.contextmanager

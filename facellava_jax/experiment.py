@@ -4,16 +4,22 @@ Each file of `configs/` binds one `Experiment` to the name `config`; the command
 names. Defaults are the recipe's of Face-LLaVA's first stage (paper, section 4).
 """
 
+import dataclasses
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from .config import Config, ConfigError, DType
+from .config import Config, ConfigError, DType, LoraConfig, build
 
 # What trains, as patterns of parameter paths; `*` stands for anything.
 LANDMARK_BRANCH = ("landmarks_projector/*", "global_landmarks_projector/*", "landmarks_cross_attn/*")
 PROJECTOR = ("mm_projector/*",)
 DECODER = ("decoder/*",)
+
+# What may change when a run goes on: where and for how long, but not what a step computes from which samples.
+CHANGEABLE = ("steps", "checkpoint_every", "keep", "data.workers", "mesh", "remat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,10 @@ class DataConfig:
     batch_size: int = 168
     """Samples to a step of the optimizer, on all devices and accumulated parts together."""
     epochs: int = 1
+    template: Literal["v1", "llava_v1"] = "v1"
+    """How conversations are written out: the original trains with one, and answers with the other."""
+    pad_to_square: bool = True
+    """Pictures are padded with the mean colour before they are scaled: the original does so in training alone."""
     max_text_length: int = 2048
     """Tokens of a conversation, each image or frame counted as one; longer ones are cut."""
     max_damaged: float = 0.01
@@ -64,7 +74,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "max_text_length"):
             _at_least(f"data.{name}", getattr(self, name), 1)
-        _at_least("data.workers", self.workers, 0)
+        for name in ("workers", "seed"):
+            _at_least(f"data.{name}", getattr(self, name), 0)
         if not 0 <= self.max_damaged <= 1:
             raise ConfigError(f"data.max_damaged {self.max_damaged}: use a share from 0 to 1")
 
@@ -98,18 +109,6 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """Low-rank adapters on the decoder's kernels: W + alpha / rank * A B, with A and B trained and W frozen."""
-
-    rank: int = 128
-    alpha: float = 256.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-    def __post_init__(self) -> None:
-        _at_least("lora.rank", self.rank, 1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Devices along each axis of the mesh; one of them may be -1: all that are left."""
 
@@ -119,6 +118,11 @@ class MeshConfig:
     """Parts that the parameters and the batch are divided in."""
     tensor: int = 1
     """Parts that heads and feed-forward widths are divided in."""
+
+    def __post_init__(self) -> None:
+        sizes = dataclasses.astuple(self)
+        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+            raise ConfigError(f"mesh {sizes}: use numbers from 1, and -1 at most once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +139,8 @@ class Experiment:
     """Patterns of the paths of the parameters that train; all others are frozen."""
     lora: LoraConfig | None = None
     """Adapters on the decoder, trained beside `trainable`."""
+    merge_lora: bool = True
+    """Add the adapters into the result's kernels; else they stay arrays of their own beside them."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -159,6 +165,36 @@ class Experiment:
             raise ConfigError(
                 f"optim.accumulate {self.optim.accumulate} does not divide data.batch_size {self.data.batch_size}"
             )
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Raises ConfigError for a file that `to_json` did not write, by the field that is wrong."""
+        try:
+            return build(cls, json.loads(file.read_text()))
+        except (ConfigError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ConfigError(f"{file}: {error}; restore it, or choose another folder for the run") from None
+
+
+def find_changes(old: Experiment, new: Experiment) -> Iterator[tuple[str, Any, Any]]:
+    """The fields in which two experiments differ, with both values; those of CHANGEABLE left out."""
+    yield from _compare("", dataclasses.asdict(old), dataclasses.asdict(new))
+
+
+def _compare(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if name in CHANGEABLE or old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        parts: list[Any] = list(old)
+    elif isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        parts = list(range(len(old)))
+    else:
+        yield name, old, new
+        return
+    for part in parts:
+        yield from _compare(f"{name}.{part}" if name else str(part), old[part], new[part])
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -156,7 +156,8 @@ class Predictor:
             raise PredictError(f"{len(files)} landmark files for {len(sources)} media: give one for each")
         visuals = [self._load(source, file) for source, file in zip(sources, files, strict=True)]
         question = find_question(request, [visual.medium.kind for visual in visuals])
-        prompt = build_prompt(question, [visual.medium for visual in visuals], self.config.text.template)
+        text = self.config.text
+        prompt = build_prompt(question, [visual.medium for visual in visuals], text.template, text.joint)
         ids = encode_with_images(self.tokenizer, prompt.text)
         sample = Sample(ids, [visuals[place] for place in prompt.order])
         most = min(self.config.text.max_length, self.config.model.decoder.max_length - 1)

@@ -184,8 +184,9 @@ def original_tower_config(tower: TowerConfig, kept: Json | None) -> Json:
 def _decoder(raw: Json) -> DecoderConfig:
     theta, factor = _rope(raw)
     heads = _size(raw, "num_attention_heads")
+    sizes: Json = {name: _size(raw, name) for name in (*SIZES, "vocab_size", "max_position_embeddings")}
     decoder = DecoderConfig(
-        **{name: _size(raw, name) for name in (*SIZES, "vocab_size", "max_position_embeddings")},
+        **sizes,
         num_key_value_heads=_size(raw, "num_key_value_heads", {"num_key_value_heads": heads}),
         hidden_act=_activation(raw, DEFAULTS, CONFIG),
         rms_norm_eps=_field(raw, "rms_norm_eps"),

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from facellava_jax.checkpoint import read_array, read_config, read_manifest, write_aside
-from facellava_jax.config import Config
+from facellava_jax.config import Config, LoraConfig
+from facellava_jax.lora import add_adapter
 
 from .configuration import original_config, original_tower_config
 from .convert import lay_out
@@ -33,7 +34,8 @@ def export_checkpoint(
     """Writes the folder `out` in the original's format: weights, configs, tokenizer, LanguageBind's configs.
 
     What the original holds and the model does not is taken from the checkpoint `fill_from`; else it is computed, where
-    the original needs it, and left out, where it does not. LoRA that was merged stays merged.
+    the original needs it, and left out, where it does not. LoRA is merged, that of the decoder and that which the
+    towers came with.
 
     Raises CheckpointError for a bad `ckpt` or an `out` that exists, SourceError for a bad `fill_from`.
     """
@@ -70,7 +72,8 @@ def _collect(
     for entry in entries(config):
         if entry.paths:
             dtype = parameters[entry.paths[0]]["dtype"]
-            tensors.append(SavedTensor(entry.key, entry.shape, dtype, functools.partial(_read, ckpt, entry)))
+            read = functools.partial(_read, ckpt, entry, config.model.decoder.lora)
+            tensors.append(SavedTensor(entry.key, entry.shape, dtype, read))
         elif entry.key in filling:
             tensor = filling[entry.key]
             if tensor.shape != entry.shape or tensor.dtype not in DTYPES:
@@ -89,11 +92,21 @@ def _collect(
     return tensors, left_out
 
 
-def _read(ckpt: Path, entry: Entry) -> np.ndarray:
+def _read(ckpt: Path, entry: Entry, lora: LoraConfig | None) -> np.ndarray:
     """A tensor of the original, from the parameters that it became."""
-    arrays = [to_original(entry.form, read_array(ckpt, path)) for path in entry.paths]
+    arrays = [to_original(entry.form, _read_merged(ckpt, path, lora)) for path in entry.paths]
     laid_out = [lay_out(array, array.dtype, entry.key)[0] for array in arrays]
     return (laid_out[0] if len(laid_out) == 1 else np.concatenate(laid_out)).reshape(entry.shape)
+
+
+def _read_merged(ckpt: Path, path: str, lora: LoraConfig | None) -> np.ndarray:
+    """A parameter, with its adapter added where it has one."""
+    array = read_array(ckpt, path)
+    *_, module, leaf = ("", *path.split("/"))
+    if lora is None or leaf != "kernel" or not path.startswith("decoder/layers/") or module not in lora.targets:
+        return array
+    a, b = (jnp.asarray(read_array(ckpt, path.removesuffix("kernel") + name)) for name in ("lora_a", "lora_b"))
+    return np.asarray(add_adapter(jnp.asarray(array), a, b, lora))
 
 
 def _carry(tensor: LazyTensor, entry: Entry) -> np.ndarray:

@@ -6,17 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from facellava_jax.text import TOKENIZER_FILES
+
 from .configuration import SourceTower, lora_of
 from .rules import TOWER_FOLDERS, Part, canonical
 from .source import DTYPES, Json, LazyTensor, SourceError, open_file, open_folder, read_json
 
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.json",
-)
 ADAPTER_CONFIG = "adapter_config.json"
 # What a peft adapter can ask for beside plain LoRA, and what says that it does not.
 ADAPTER_EXTRAS = {"bias": "none", "fan_in_fan_out": False, "use_rslora": False, "use_dora": False}

@@ -15,7 +15,9 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from .cli_data import Data
 from .cli_faces import Faces
+from .cli_train import Train
 from .config import DType
 from .errors import FaceLlavaError
 from .faces import draw_regions
@@ -287,4 +289,5 @@ def read_ahead(
 
 
 def main() -> None:
-    sys.exit(run_program(PROGRAM, DESCRIPTION, {"predict": Predict, "faces": Faces, "inspect": Inspect}))
+    commands = {"predict": Predict, "faces": Faces, "data": Data, "train": Train, "inspect": Inspect}
+    sys.exit(run_program(PROGRAM, DESCRIPTION, commands))

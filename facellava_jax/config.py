@@ -17,6 +17,7 @@ from .errors import FaceLlavaError
 
 Activation = Literal["gelu", "quick_gelu", "silu"]
 DType = Literal["float32", "bfloat16", "float16"]
+DecoderKernel = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 # The nine face regions of the 68 iBUG points, in the order of the landmark tokens: name -> [first, past the last).
 REGIONS = {
@@ -116,6 +117,21 @@ class LandmarkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters on the decoder's kernels: W + alpha / rank * A B, with A and B trained and W frozen."""
+
+    rank: int = 128
+    alpha: float = 256.0
+    targets: tuple[DecoderKernel, ...] = typing.get_args(DecoderKernel)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"lora.rank {self.rank}: use at least 1")
+        if not self.targets or not set(self.targets) <= set(typing.get_args(DecoderKernel)):
+            raise ConfigError(f"lora.targets {self.targets}: use some of {', '.join(typing.get_args(DecoderKernel))}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """A Llama decoder. Defaults: Vicuna-7B v1.5."""
 
@@ -131,6 +147,7 @@ class DecoderConfig:
     rope_scaling_factor: float = 1.0
     max_position_embeddings: int = 4096
     tie_word_embeddings: bool = False
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         _divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
@@ -210,6 +227,8 @@ class TextConfig:
     """From a question to tokens."""
 
     template: Literal["llava_v1", "v1"] = "llava_v1"
+    joint: Literal[" ", ""] = " "
+    """What stands between the frames of a clip in a question: the original asks with a space and trains without."""
     max_length: int = 3072
 
 
@@ -231,7 +250,7 @@ class Config:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"not JSON: {error}") from None
-        return _build(cls, values, "")
+        return build(cls, values)
 
     def save(self, path: Path) -> None:
         path.write_text(self.to_json())
@@ -295,8 +314,11 @@ def _divides(name: str, value: int, of: str, total: int) -> None:
         raise ConfigError(f"{name} {value} does not divide {of} {total}")
 
 
-def _build(kind: typing.Any, value: typing.Any, path: str) -> typing.Any:
-    """`value`, as JSON gives it, in the type that an annotation asks for."""
+def build(kind: typing.Any, value: typing.Any, path: str = "") -> typing.Any:
+    """`value`, as JSON gives it, in the type that an annotation asks for.
+
+    Raises ConfigError for an unknown, missing or mistyped field, by its name.
+    """
     origin = typing.get_origin(kind)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
@@ -305,20 +327,24 @@ def _build(kind: typing.Any, value: typing.Any, path: str) -> typing.Any:
         if wrong := value.keys() ^ hints.keys():
             name = sorted(wrong)[0]
             raise ConfigError(f"{path + name}: {'unknown field' if name in value else 'missing'}")
-        return kind(**{name: _build(hints[name], value[name], f"{path}{name}.") for name in hints})
+        return kind(**{name: build(hints[name], value[name], f"{path}{name}.") for name in hints})
     path = path.removesuffix(".")
     if origin is types.UnionType:
         first, _ = typing.get_args(kind)
-        return None if value is None else _build(first, value, path + ".")
+        return None if value is None else build(first, value, path + ".")
     if origin is Literal:
         if value not in typing.get_args(kind):
             raise ConfigError(f"{path}: {value!r} is not one of {', '.join(map(repr, typing.get_args(kind)))}")
         return value
     if origin is tuple:
         parts = typing.get_args(kind)
+        if isinstance(value, list) and parts[-1] is Ellipsis:
+            return tuple(build(parts[0], item, f"{path}.{number}.") for number, item in enumerate(value))
         if not isinstance(value, list) or len(value) != len(parts):
             raise ConfigError(f"{path}: {value!r} is not a list of {len(parts)} numbers")
-        return tuple(_build(part, item, path) for part, item in zip(parts, value, strict=True))
+        return tuple(build(part, item, path) for part, item in zip(parts, value, strict=True))
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

@@ -7,17 +7,8 @@ import contextlib
 import dataclasses
 import functools
 import json
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from types import FrameType
 from typing import Any, NamedTuple
 
 from .errors import FaceLlavaError
@@ -28,10 +19,10 @@ from .faces.inputs import list_inputs, name_outputs
 from .faces.records import list_record_media, read_records, replace_media
 from .media import SUFFIXES
 from .results import ResultFile, ResultsError
+from .workers import count_workers, run_jobs
 
 REPORT, TABLES = "report.csv", ("faces.csv", "faces.jsonl")
 REPORT_COLUMNS = ("file", "status", "error", "output", "kind", "faces", "frames", "bridged", "settings")
-QUEUED = 4  # inputs under way for each worker
 # Pictures that take as long as a worker to start (0.05 and 0.4 s).
 PICTURES_PER_WORKER = 8
 
@@ -96,11 +87,9 @@ class Extraction:
 
         `workers` processes, by default one for each core, or fewer for few inputs; what they give does not depend on
         how many they are. In the end rows stand in the order of the inputs. Raises ResultsError where the disk takes no
-        more, and FaceError where a worker is killed.
+        more, and WorkerError where a worker is killed.
         """
-        workers = choose_workers(self.left) if workers is None else workers
-        if workers < 1:
-            raise FaceError(f"workers {workers}: use at least 1")
+        workers = choose_workers(self.left) if workers is None else count_workers(workers)
         order = [*self._done, *map(str, self.left)]
         if self.left:
             yield from self._extract(workers)
@@ -116,7 +105,8 @@ class Extraction:
             tables = [stack.enter_context(continue_table(self.out / name, self._done)) for name in TABLES]
             report = stack.enter_context(ResultFile(self.out / REPORT, REPORT_COLUMNS))
             report.done = self._done.copy()
-            results = stack.enter_context(_run_jobs(jobs, min(workers, len(jobs))))
+            stack.callback(_close_finders)
+            results = stack.enter_context(run_jobs(extract_job, jobs, min(workers, len(jobs))))
             for path, result in zip(self.left, results, strict=True):
                 row: dict[str, Any] = {"file": str(path), "settings": self._settings}
                 if isinstance(result, str):
@@ -190,58 +180,10 @@ def choose_workers(inputs: Sequence[Path]) -> int:
     """One for each core, but none for so little that starting it takes longer."""
     clips = sum(path.suffix.lower() in SUFFIXES["video"] for path in inputs)
     useful = clips + -(-(len(inputs) - clips) // PICTURES_PER_WORKER)
-    return max(1, min(len(os.sched_getaffinity(0)), useful))
+    return max(1, min(count_workers(None), useful))
 
 
-def extract_job(job: Job, finder: FaceFinder) -> Extracted | str:
-    """What was found, or why nothing was."""
-    try:
-        return extract_faces(job.source, job.out, finder, job.options)
-    except (FaceLlavaError, OSError) as error:
-        return str(error)
-    except SystemExit as ending:
-        # The pool would take it for a result, and give the worker its next job.
-        os._exit(ending.code)  # type: ignore[arg-type]
-
-
-@contextlib.contextmanager
-def _run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterable[Extracted | str]]:
-    """The results in order. Workers that still run when the block fails are ended, and clean up before."""
-    if workers == 1:
-        with open_finder(jobs[0].options) as finder:
-            yield (extract_job(job, finder) for job in jobs)
-        return
-    others = multiprocessing.active_children()
-    # Forking a process that has threads, and LiteRT makes some, may hang it.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin_worker)
-    try:
-        yield _collect(pool, jobs, QUEUED * workers)
-    except BaseException as error:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
-            if worker not in others:
-                worker.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise FaceError(
-                "a worker was killed, for memory perhaps: run this again, it goes on; with fewer --workers"
-            ) from None
-        raise
-    finally:
-        pool.shutdown()
-
-
-def _collect(pool: ProcessPoolExecutor, jobs: Iterable[Job], ahead: int) -> Iterator[Extracted | str]:
-    queue: deque[Future[Extracted | str]] = deque()
-    for job in jobs:
-        queue.append(pool.submit(_work, job))
-        if len(queue) == ahead:
-            yield queue.popleft().result()
-    while queue:
-        yield queue.popleft().result()
-
-
-# A worker's own, for all its jobs.
+# A process's own, for all its jobs.
 _finders = contextlib.ExitStack()
 
 
@@ -250,24 +192,14 @@ def _load_finder(options: ExtractOptions) -> FaceFinder:
     return _finders.enter_context(open_finder(options))
 
 
-def _work(job: Job) -> Extracted | str:
-    return extract_job(job, _load_finder(job.options))
+def _close_finders() -> None:
+    _load_finder.cache_clear()
+    _finders.close()
 
 
-def _begin_worker() -> None:
-    """Ctrl-C is for the parent, SIGTERM takes back what is half written, and the parent's end is the worker's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_worker)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _end_worker(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    sys.exit(128 + number)
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent
-    parent.join()
-    os._exit(1)
+def extract_job(job: Job) -> Extracted | str:
+    """What was found, or why nothing was."""
+    try:
+        return extract_faces(job.source, job.out, _load_finder(job.options), job.options)
+    except (FaceLlavaError, OSError) as error:
+        return str(error)

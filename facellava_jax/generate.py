@@ -96,7 +96,7 @@ def _decode(
         slot = prompt_slots + state.step
         visible_BS = state.visible.at[:, slot].set(True)
         h_B1D, cache = model.decoder(
-            model.decoder.embed_tokens(jnp.maximum(token_B, 0)[:, None]),
+            model.decoder.embed(jnp.maximum(token_B, 0)[:, None]),
             (state.lengths + state.step)[:, None],
             visible_BS[:, None],
             state.cache,

@@ -108,7 +108,11 @@ def load_image(path: Path) -> UInt8[np.ndarray, "Y X 3"]:
     frame of an animation counts. An EXIF orientation is applied, so that faces stand upright; the original ignores it.
     Raises MediaError for a file that is no such picture, is damaged or cut short, or is larger than MAX_PIXELS.
     """
-    data = _read(path)
+    return decode_image(_read(path), path)
+
+
+def decode_image(data: bytes, path: Path) -> UInt8[np.ndarray, "Y X 3"]:
+    """The picture that a file's bytes hold, as `load_image` gives it; errors name `path`."""
     form = _expect("image", data, path)
     _check_size(path, *claimed_size(data, form))
     if form == "PNG":
@@ -124,8 +128,7 @@ def load_image(path: Path) -> UInt8[np.ndarray, "Y X 3"]:
     if pixels is None:
         raise MediaError(f"{path}: a damaged {form} picture: copy or save it again")
     _check_size(path, *pixels.shape[:2])
-    rgb: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return rgb
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def load_video(path: Path, num_frames: int) -> Clip:
@@ -241,8 +244,7 @@ def load_landmarks(path: Path, clip: Clip | None = None) -> Float32[np.ndarray, 
         )
     if not np.isfinite(fractions).all():
         raise MediaError(f"{path}: a landmark is not finite: find the landmarks again")
-    sampled: np.ndarray = fractions[clip.frame_ids] if clip else fractions
-    return sampled
+    return fractions[clip.frame_ids] if clip else fractions
 
 
 @functools.cache
@@ -364,8 +366,7 @@ def _retrieve(capture: "cv2.VideoCapture", index: int, path: Path) -> UInt8[np.n
     if not ok:
         raise MediaError(f"{path}: frame {index} cannot be turned into pixels: encode the clip again")
     cv2 = _load_cv2()
-    rgb: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return rgb
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _nothing_decodes(path: Path) -> MediaError:

@@ -91,11 +91,16 @@ def _resample(
     Resizing is linear and keeps constants, so normalising before or after it is the same.
     """
     resized = _weigh_rows(frames, rows)
-    resized = _weigh_rows(resized.swapaxes(1, 2), columns).swapaxes(1, 2)
+    resized = np.ascontiguousarray(_weigh_rows(resized.swapaxes(1, 2), columns).swapaxes(1, 2))
     uncovered = 1 - np.outer(rows.sum(axis=1), columns.sum(axis=1))
     colour = np.floor(np.array(media.mean) * 255).astype(np.float32)
-    mean, std = np.array(media.mean, np.float32), np.array(media.std, np.float32)
-    return np.ascontiguousarray(((resized + uncovered[:, :, None] * colour) / 255 - mean) / std)
+    # In place and on whole rows of pixels, which is several times faster than on three channels at a time.
+    lines = resized.reshape(*resized.shape[:2], -1)
+    lines += (uncovered[:, :, None] * colour).reshape(lines.shape[1:])
+    lines /= 255
+    lines -= np.tile(np.array(media.mean, np.float32), resized.shape[2])
+    lines /= np.tile(np.array(media.std, np.float32), resized.shape[2])
+    return resized
 
 
 def _weigh_rows(frames: np.ndarray, weights: Float32[np.ndarray, "size Y"]) -> Float32[np.ndarray, "T size X 3"]:

@@ -262,7 +262,8 @@ class Predictor:
             visuals = [self._preprocess(each) for each in shown]
         with own.time("tokenize"):
             question = find_question(request, [visual.medium.kind for visual in visuals])
-            prompt = build_prompt(question, [visual.medium for visual in visuals], self.config.text.template)
+            text = self.config.text
+            prompt = build_prompt(question, [visual.medium for visual in visuals], text.template, text.joint)
             ids = encode_with_images(self.tokenizer, prompt.text)
             sample = Sample(ids, [visuals[place] for place in prompt.order])
             most = min(self.config.text.max_length, self.config.model.decoder.max_length - 1)

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import tyro
 
@@ -15,7 +15,10 @@ from .errors import FaceLlavaError
 
 @runtime_checkable
 class Command(Protocol):
-    """A subcommand: a dataclass whose fields are its arguments."""
+    """A subcommand: a dataclass whose fields are its arguments.
+
+    One with fields that depend on its arguments has a classmethod `configure`, from these to the class to take.
+    """
 
     def run(self) -> int:
         """Does the work and returns the exit status."""
@@ -38,6 +41,9 @@ def run_program(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks costs no answer
     try:
+        chosen: Any = commands.get(arguments[0]) if arguments else None
+        if hasattr(chosen, "configure"):
+            commands = {**commands, arguments[0]: chosen.configure(arguments[1:])}
         command = tyro.extras.subcommand_cli_from_dict(
             dict(commands), prog=name, description=description, args=arguments
         )

@@ -19,11 +19,11 @@ import tyro
 from tqdm import tqdm
 
 from conversion.configuration import original_config, original_tower_config
-from conversion.original import TOKENIZER_FILES
 from conversion.rules import TOWER_FOLDERS, Entry, entries
 from conversion.shards import SHARD_BYTES, SavedTensor, write_shards
 from facellava_jax.checkpoint import CheckpointError, write_aside
 from facellava_jax.config import Config, DType, facellava_7b, tiny
+from facellava_jax.text import TOKENIZER_FILES
 
 # Drawn once; each tensor is a stretch of it from a place of its own, so that 7 billion numbers take seconds.
 POOL = 1 << 22

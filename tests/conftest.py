@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 
 # Read when jax and torch are imported, here and in the subprocesses that tests start.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    # Else virtual devices may take collectives in different orders, and wait for each other for ever.
+    " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+)
 for name, value in {
     "JAX_PLATFORMS": "cpu",
     "JAX_DEFAULT_MATMUL_PRECISION": "highest",

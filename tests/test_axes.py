@@ -14,7 +14,7 @@ MODULES = [
     *sorted((LIBRARY / "models").glob("*.py")),
     LIBRARY / "axes.py",
     LIBRARY / "generate.py",
-    LIBRARY / "data.py",
+    LIBRARY / "data" / "batches.py",
 ]
 SUFFIX = re.compile(r"[a-z]\w*?_([A-Z][A-Za-z0-9]*)")
 ARRAY_TYPES = {"Float", "Float32", "Int", "Bool", "UInt32"}

@@ -365,9 +365,7 @@ def test_what_is_done_is_not_done_again(
     (desk / "out/b/4.npy").unlink()
     tried: list[str] = []
     work = extraction.extract_job
-    monkeypatch.setattr(
-        extraction, "extract_job", lambda job, finder: tried.append(str(job.source)) or work(job, finder)
-    )
+    monkeypatch.setattr(extraction, "extract_job", lambda job: tried.append(str(job.source)) or work(job))
     assert faces("in --out out") == (0, "", "")
     assert tried == ["in/3.png", "in/6.png", "in/b/4.png"]
     after = contents_of(desk / "out")

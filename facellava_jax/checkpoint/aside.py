@@ -38,7 +38,7 @@ def write_aside(out: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
             if locked and stale.is_dir():
                 shutil.rmtree(stale)
     aside = out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}")
-    with _deferred_signals() as check_signals:
+    with deferred_signals() as check_signals:
         aside.mkdir()
         try:
             with _locked(aside):
@@ -55,7 +55,7 @@ def write_aside(out: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
 
 
 @contextlib.contextmanager
-def _deferred_signals() -> Iterator[Callable[[], None]]:
+def deferred_signals() -> Iterator[Callable[[], None]]:
     """Puts off SIGINT and SIGTERM to where they can be acted on; the function raises KeyboardInterrupt if one came.
 
     An exception raised wherever a signal happens to find the interpreter can be lost in a callback, or leave threads

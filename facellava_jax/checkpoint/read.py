@@ -85,7 +85,7 @@ def load_params(
     params: dict[str, jax.Array] = {}
     with ThreadPoolExecutor(READERS) as pool:
         for path, abstract in abstract_params(config.model).items():
-            names = _unstack(path, abstract.shape)
+            names = disk_paths(path, abstract.shape)
             kind = jnp.dtype(dtype) if dtype else jnp.result_type(*(jnp.dtype(stored[name]["dtype"]) for name in names))
             sharding = shardings[path] if shardings else single
             read = functools.partial(_read_stacked, folder, path, names, kind, pool)
@@ -114,7 +114,7 @@ def layer_shapes(config: Config) -> Mapping[str, tuple[int, ...]]:
     return {
         name: abstract.shape if name == path else abstract.shape[1:]
         for path, abstract in abstract_params(config.model).items()
-        for name in _unstack(path, abstract.shape)
+        for name in disk_paths(path, abstract.shape)
     }
 
 
@@ -129,8 +129,8 @@ def cast(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     return result
 
 
-def _unstack(path: str, shape: tuple[int, ...]) -> list[str]:
-    """The paths on disk of one parameter: one for each layer where it is stacked."""
+def disk_paths(path: str, shape: tuple[int, ...]) -> list[str]:
+    """The paths on disk of one parameter of this shape: one for each layer where it is stacked."""
     head, stacked, tail = path.partition("/layers/")
     return [f"{head}/layers/{layer}/{tail}" for layer in range(shape[0])] if stacked else [path]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -110,13 +111,24 @@ def _write_tree(folder: Path, paths: Iterable[str]) -> None:
         for name in parents:
             node = node.setdefault(name, {})
         node[leaf] = np.zeros((), np.float32)
+    # Of several processes only this one writes: Orbax must not wait for the others.
+    process = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix="alone"
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True, multiprocessing_options=alone)
+    with silence_orbax(), ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        checkpointer.save(folder, tree)
+
+
+@contextlib.contextmanager
+def silence_orbax() -> Iterator[None]:
+    """Keeps its log off standard error: it warns of what it is asked for, and logs what it raises."""
     logger = logging.getLogger("absl")
     level = logger.level
-    # Orbax warns that there is no OCDBT file to merge, which `use_ocdbt=False` asks for, and logs what it raises.
     logger.setLevel(logging.CRITICAL)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True)) as checkpointer:
-            checkpointer.save(folder, tree)
+        yield
     finally:
         logger.setLevel(level)
 

@@ -106,7 +106,7 @@ class FaceLlava(nnx.Module):
 
     def splice(self, batch: Batch, visual_BED: Float[Array, "B E D"] | None) -> Float[Array, "B L D"]:
         """The decoder's input: a token's embedding, or the visual token that the position points at."""
-        embeds_BLD = self.decoder.embed_tokens(jnp.asarray(batch.tokens))
+        embeds_BLD = self.decoder.embed(jnp.asarray(batch.tokens))
         if visual_BED is None:
             return embeds_BLD
         index_BL1 = jnp.asarray(batch.visual_index)[..., None]

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
-from ..config import Activation, projector_depth
+from ..config import Activation, LoraConfig, projector_depth
 
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -47,6 +47,17 @@ class Init:
             rngs=self.rngs,
         )
 
+    def adapted_linear(self, inputs: int, outputs: int, lora: LoraConfig) -> "AdaptedLinear":
+        return AdaptedLinear(
+            inputs,
+            outputs,
+            lora,
+            use_bias=False,
+            kernel_init=nnx.initializers.normal(self.stddev),
+            dtype=self.dtype,
+            rngs=self.rngs,
+        )
+
     def layer_norm(self, width: int, eps: float) -> nnx.LayerNorm:
         # The fast variance, E[x^2] - E[x]^2, cancels in float32: parity needs the two-pass one.
         return nnx.LayerNorm(width, epsilon=eps, dtype=self.dtype, use_fast_variance=False, rngs=self.rngs)
@@ -68,14 +79,44 @@ class Init:
         return make(self.rngs)
 
 
-def scan_layers(layers: nnx.Module, step: Callable[[Any, Any], Any], carry: Any) -> Any:
+class Scan(NamedTuple):
+    """How stacked layers run where a gradient is taken of them; the default is for answering."""
+
+    remat: bool = False
+    """The backward pass keeps each layer's input alone, and computes the rest again."""
+    gather: Callable[[str, Array], Array] | None = None
+    """Brings a parameter, given by path, together from the devices that hold its parts, before its layer runs."""
+
+
+def scan_layers(layers: nnx.Module, step: Callable[[Any, Any], Any], carry: Any, scan: Scan) -> Any:
     """Runs stacked layers one after another, compiled once: carry = step(layer, carry)."""
     graphdef, params = nnx.split(layers)
 
-    def body(carry: Any, params: Any) -> tuple[Any, None]:
+    def body(carry: Any, params: nnx.State) -> tuple[Any, None]:
+        if scan.gather:
+            flat = nnx.to_flat_state(params)
+            whole = [(path, p.replace(scan.gather("/".join(map(str, path)), p[...]))) for path, p in flat]
+            params = nnx.from_flat_state(whole)
         return step(nnx.merge(graphdef, params), carry), None
 
+    if scan.remat:
+        # A scan keeps what is computed again apart from what was there: no barriers are needed.
+        body = jax.checkpoint(body, prevent_cse=False)
     return jax.lax.scan(body, carry, params)[0]
+
+
+class AdaptedLinear(nnx.Linear):
+    """x W + alpha / rank * x A B (LoRA, Hu et al. 2021); B starts at 0, A uniform as its authors' code draws it."""
+
+    def __init__(self, inputs: int, outputs: int, lora: LoraConfig, **linear: Any) -> None:
+        super().__init__(inputs, outputs, **linear)
+        self.scale = lora.alpha / lora.rank
+        self.lora_a = nnx.Param(symmetric_uniform(inputs**-0.5)(linear["rngs"].params(), (inputs, lora.rank)))
+        self.lora_b = nnx.Param(jnp.zeros((lora.rank, outputs)))
+
+    def __call__(self, x: Float[Array, "*batch inputs"], out_sharding: None = None) -> Float[Array, "*batch outputs"]:
+        a, b = (param[...].astype(self.dtype) for param in (self.lora_a, self.lora_b))
+        return super().__call__(x) + self.scale * (x @ a @ b)
 
 
 class Attention(nnx.Module):

@@ -6,8 +6,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from ..axes import KVCache
-from ..config import DecoderConfig
-from .layers import ACTIVATIONS, Init, scan_layers
+from ..config import DecoderConfig, DecoderKernel
+from .layers import ACTIVATIONS, Init, Scan, scan_layers
+
+PADDING_TOKEN = 0
 
 
 class Decoder(nnx.Module):
@@ -15,6 +17,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DecoderConfig, init: Init) -> None:
         self.config = config
+        self.scan = Scan()
         self.embed_tokens = nnx.Embed(
             config.vocab_size,
             config.hidden_size,
@@ -49,8 +52,14 @@ class Decoder(nnx.Module):
             h_BLD, cache = layer(h_BLD, rotary, mask_BLS, cache, index, slot)
             return h_BLD, cache, index + 1
 
-        h_BLD, cache, _ = scan_layers(self.layers, step, (h_BLD, cache, jnp.int32(0)))
+        h_BLD, cache, _ = scan_layers(self.layers, step, (h_BLD, cache, jnp.int32(0)), self.scan)
         return self.norm(h_BLD), cache
+
+    def embed(self, tokens_BL: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """Embeddings of tokens; that of the padding token learns nothing from them, as in the original."""
+        # Cast after the gather: the gradient of a frequent token is a long sum, which bfloat16 would cut short.
+        embeds_BLD = self.embed_tokens.embedding[...][tokens_BL].astype(self.embed_tokens.dtype)
+        return jnp.where((tokens_BL == PADDING_TOKEN)[..., None], jax.lax.stop_gradient(embeds_BLD), embeds_BLD)
 
     def logits(self, h_BLD: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         """Float32 logits of final hidden states."""
@@ -68,15 +77,21 @@ class DecoderLayer(nnx.Module):
     def __init__(self, config: DecoderConfig, init: Init) -> None:
         width, keys = config.hidden_size, config.num_key_value_heads * config.head_dim
         self.config = config
+
+        def linear(name: DecoderKernel, inputs: int, outputs: int) -> nnx.Linear:
+            if config.lora and name in config.lora.targets:
+                return init.adapted_linear(inputs, outputs, config.lora)
+            return init.linear(inputs, outputs, bias=False)
+
         self.input_layernorm = init.rms_norm(width, config.rms_norm_eps)
-        self.q_proj = init.linear(width, width, bias=False)
-        self.k_proj = init.linear(width, keys, bias=False)
-        self.v_proj = init.linear(width, keys, bias=False)
-        self.o_proj = init.linear(width, width, bias=False)
+        self.q_proj = linear("q_proj", width, width)
+        self.k_proj = linear("k_proj", width, keys)
+        self.v_proj = linear("v_proj", width, keys)
+        self.o_proj = linear("o_proj", width, width)
         self.post_attention_layernorm = init.rms_norm(width, config.rms_norm_eps)
-        self.gate_proj = init.linear(width, config.intermediate_size, bias=False)
-        self.up_proj = init.linear(width, config.intermediate_size, bias=False)
-        self.down_proj = init.linear(config.intermediate_size, width, bias=False)
+        self.gate_proj = linear("gate_proj", width, config.intermediate_size)
+        self.up_proj = linear("up_proj", width, config.intermediate_size)
+        self.down_proj = linear("down_proj", config.intermediate_size, width)
 
     def __call__(
         self,

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ..config import TowerConfig
-from .layers import ACTIVATIONS, Attention, Init, scan_layers
+from .layers import ACTIVATIONS, Attention, Init, Scan, scan_layers
 
 
 class VisionTower(nnx.Module):
@@ -17,6 +17,7 @@ class VisionTower(nnx.Module):
 
     def __init__(self, config: TowerConfig, init: Init) -> None:
         self.config = config
+        self.scan = Scan()
         width = config.hidden_size
         self.class_embedding = init.normal(width)
         self.patch_embedding = init.linear(3 * config.patch_size**2, width, bias=False)
@@ -26,7 +27,7 @@ class VisionTower(nnx.Module):
 
     def __call__(self, pixels_BTYX3: Float[Array, "B T Y X 3"]) -> Float[Array, "B T P C"]:
         """Normalised pixels to features; T is at most the config's num_frames."""
-        h_BTPC = scan_layers(self.layers, lambda layer, h: layer(h), self.embed(pixels_BTYX3))
+        h_BTPC = scan_layers(self.layers, lambda layer, h: layer(h), self.embed(pixels_BTYX3), self.scan)
         return h_BTPC if self.config.keep_cls else h_BTPC[:, :, 1:]
 
     def embed(self, pixels_BTYX3: Float[Array, "B T Y X 3"]) -> Float[Array, "B T P C"]:

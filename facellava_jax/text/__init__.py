@@ -29,13 +29,14 @@ from .splice import (
     pad_rows,
     splice,
 )
-from .tokenizer import TextError, Tokenizer
+from .tokenizer import TOKENIZER_FILES, TextError, Tokenizer
 
 __all__ = [
     "IGNORE",
     "IMAGE_PLACEHOLDER",
     "PLACEHOLDER_ID",
     "TEMPLATES",
+    "TOKENIZER_FILES",
     "VIDEO_PLACEHOLDER",
     "AnswerStream",
     "Example",

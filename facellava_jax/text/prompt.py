@@ -103,15 +103,16 @@ class Example(NamedTuple):
     aligned: bool = True
 
 
-def build_prompt(question: str, media: Sequence[Medium] = (), template: str = "llava_v1") -> Prompt:
+def build_prompt(question: str, media: Sequence[Medium] = (), template: str = "llava_v1", joint: str = " ") -> Prompt:
     """The prompt that asks `question` about `media`.
 
     Placeholders in the question, `<image>` for an image and `<video>` for a clip, say where the media go; without any
-    they come first, on a line of their own. Raises TextError where placeholders and media do not fit together.
+    they come first, on a line of their own. `joint` stands between the frames of a clip. Raises TextError where
+    placeholders and media do not fit together.
     """
     if not question.strip():
         raise TextError("the prompt is empty: ask something")
-    (text,), order = place_media([question], media, joint=" ")
+    (text,), order = place_media([question], media, joint=joint)
     return Prompt(_template(template).render([text]), order)
 
 

@@ -23,6 +23,14 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "clean_up_tokenization_spaces": (False,),
     "sp_model_kwargs": ({},),
 }
+# All that belongs to a tokenizer; the last is for readers other than this one.
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.json",
+)
 SPACE = "\u2581"  # SentencePiece's sign for a space
 
 

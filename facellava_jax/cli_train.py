@@ -1,0 +1,90 @@
+"""The subcommand `facellava train`. What brings JAX along is imported when it runs, so that `--help` is quick."""
+
+import dataclasses
+import os
+import runpy
+import signal
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import tyro
+
+from .config import ConfigError
+from .experiment import Experiment
+from .program import say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a model as a file of configs/ says; the same command again goes on where it stopped.
+
+    `facellava train FILE --help` lists every field of the experiment, with the values of the file; each can be given
+    here, by its dotted name. OUT/model is the result, as `facellava predict --model` takes it.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """A Python file that binds an Experiment to the name `config`."""
+    out: Path
+    """The folder for all that the run writes; a new one, or that of an earlier run."""
+    distributed: bool = False
+    """This is one of several processes of the run, on a cluster that JAX knows or that JAX_* variables describe."""
+
+    @classmethod
+    def configure(cls, arguments: Sequence[str]) -> type[Self]:
+        """The command with a field for the experiment, of which the file that the arguments name gives the default.
+
+        Raises ConfigError for a file that gives none.
+        """
+        file = next((argument for argument in arguments if argument.endswith(".py")), None)
+        if file is None:
+            return cls
+        default = dataclasses.field(default=load_experiment(Path(file)))
+        annotation = Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
+        return dataclasses.make_dataclass(
+            cls.__name__,
+            [("experiment", annotation, default)],
+            bases=(cls,),
+            namespace={"__doc__": cls.__doc__},
+            frozen=True,
+            kw_only=True,
+        )
+
+    def run(self) -> int:
+        if not isinstance(experiment := getattr(self, "experiment", None), Experiment):
+            raise ConfigError(f"{self.file} is no Python file: name one whose name ends in .py")
+        if "host_platform_device_count" in (flags := os.environ.get("XLA_FLAGS", "")):
+            # Else virtual devices may take collectives in different orders, and wait for each other for ever.
+            os.environ["XLA_FLAGS"] = f"--xla_cpu_enable_concurrency_optimized_scheduler=false {flags}"
+        import jax
+
+        from .train import train
+
+        if self.distributed:
+            jax.distributed.initialize()
+        try:
+            train(experiment, self.out)
+        except KeyboardInterrupt as interrupt:
+            say(f"facellava: stopped; the same command goes on from the last checkpoint in {self.out}")
+            return 0 if interrupt.args == (signal.SIGTERM,) else 128 + signal.SIGINT
+        return 0
+
+
+def load_experiment(file: Path) -> Experiment:
+    """What a file binds to `config`. Raises ConfigError for a file that cannot be run, or binds no Experiment to it."""
+    try:
+        names: dict[str, Any] = runpy.run_path(str(file))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}: name a file like those of configs/") from None
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        line = error.lineno if isinstance(error, SyntaxError) else line
+        raise ConfigError(f"{file}, line {line}: {type(error).__name__}: {error}") from None
+    if not isinstance(config := names.get("config"), Experiment):
+        what = f"a {type(config).__name__}" if "config" in names else "nothing"
+        raise ConfigError(f"{file} binds {what} to the name `config`: let it be an Experiment")
+    return config

@@ -1,0 +1,68 @@
+"""Batches one after another, read ahead by a thread or by worker processes, through Grain.
+
+The position of a run in its data is the number of its next step, and nothing else.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from ..extras import require
+from ..workers import follow_parent
+from .loader import BatchLoader, LoadedBatch
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+AHEAD = 2  # batches read before they are asked for, by each worker or the thread
+
+
+def iterate_batches(loader: BatchLoader, *, start: int = 0, workers: int = 0) -> Generator[LoadedBatch, None, None]:
+    """The batches of the steps from `start` to the plan's end; the same with any number of workers.
+
+    Close it, or leave it to the end, and the workers end.
+    """
+    if start >= loader.plan.steps:
+        return
+    with contextlib.closing(_start(loader, start, workers)) as batches:
+        with _one_thread_each():
+            ahead = [next(batches)]
+        yield ahead.pop()
+        yield from batches
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that start in the block do matrix products on one core: there are as many of them as there is work for.
+
+    NumPy's libraries read it from the environment when they are loaded, which is before a worker runs any of our code.
+    """
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _start(loader: BatchLoader, start: int, workers: int) -> Any:
+    """Grain's iterator."""
+    grain = require("grain", "train")
+    steps = grain.MapDataset.range(start, loader.plan.steps).map(loader)
+    if workers == 0:
+        return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)))
+    flags = require("absl.flags", "train").FLAGS
+    if not flags.is_parsed():
+        # Grain asks for flags of its own, which only programs built on absl parse.
+        flags(sys.argv[:1])
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+    batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    return iter(batches.mp_prefetch(options, worker_init_fn=_begin_worker))
+
+
+def _begin_worker(number: int, count: int) -> None:
+    follow_parent()

@@ -1,0 +1,22 @@
+"""Rendered faces with known labels, in FaceInstruct-1M's format: for tests, the demo and the small model.
+
+NumPy and OpenCV (and PyAV where clips are written), no JAX: data workers import this. A sample follows from a seed,
+the split and its number alone.
+"""
+
+from .dataset import describe, render_dataset
+from .film import Film
+from .person import Split
+from .sample import Labels, Medium, Sample, SyntheticError, render_sample
+
+__all__ = [
+    "Film",
+    "Labels",
+    "Medium",
+    "Sample",
+    "Split",
+    "SyntheticError",
+    "describe",
+    "render_dataset",
+    "render_sample",
+]

@@ -1,0 +1,547 @@
+"""train: runs that are stopped and go on, on one mesh and another; what they leave; what they refuse."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from facellava_jax import Predictor
+from facellava_jax import train as training
+from facellava_jax.checkpoint import layer_shapes, load_params, read_array, read_config, read_manifest, write_checkpoint
+from facellava_jax.config import ConfigError, LoraConfig
+from facellava_jax.data import BatchLoader, Places, Quarantine, open_data
+from facellava_jax.data.plan import Plan, PlannedBatch
+from facellava_jax.experiment import (
+    DECODER,
+    LANDMARK_BRANCH,
+    PROJECTOR,
+    DataConfig,
+    Experiment,
+    MeshConfig,
+    OptimConfig,
+    Source,
+)
+from facellava_jax.models.facellava import build_model
+from facellava_jax.run import Checkpoints, RunError, claim_folder, read_metrics
+from facellava_jax.sharding import make_mesh
+from facellava_jax.train import train
+
+ROOT = Path(__file__).parent.parent
+# Of a step, all but how long it took.
+EXACT = ("step", "loss", "grad_norm", "learning_rate", "tokens", "targets", "samples", "skipped", "padding")
+SAMPLES, STEPS = 20, 6
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A list of pictures with landmarks, all of one shape of batch."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(7)
+    records = []
+    for number in range(SAMPLES):
+        cv2.imwrite(str(folder / f"{number}.png"), rng.integers(0, 255, (56, 56, 3), np.uint8))
+        np.save(folder / f"{number}.npy", rng.uniform(0, 255, 136))
+        question, answer = "<image>\nWhat is shown?", f"A face, {'happy' if number % 2 else 'sad'} and {number}."
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        media = {"image": f"{number}.png", "landmarks_2d": f"{number}.npy"}
+        records.append({"id": str(number), **media, "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(records))
+    return folder / "data.json"
+
+
+@pytest.fixture(scope="session")
+def experiment(checkpoint: Path, pictures: Path) -> Experiment:
+    """Six steps of the first stage, with a checkpoint after two, four and six."""
+    return Experiment(
+        start=checkpoint,
+        data=DataConfig(sources=(Source(path=pictures),), batch_size=8, epochs=2),
+        optim=OptimConfig(learning_rate=1e-2),
+        mesh=MeshConfig(fsdp=8),
+        dtype="float32",
+        checkpoint_every=2,
+    )
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "stage 1": {},
+    "stage 2": {"trainable": (*LANDMARK_BRANCH, *PROJECTOR, *DECODER)},
+    "lora": {"trainable": (*LANDMARK_BRANCH, *PROJECTOR), "lora": LoraConfig(rank=4, alpha=8.0)},
+    "accumulation": {"mesh": MeshConfig(fsdp=4, tensor=2), "accumulate": 2},
+}
+
+
+def vary(experiment: Experiment, variant: str) -> Experiment:
+    fields = dict(VARIANTS[variant])
+    optim = dataclasses.replace(experiment.optim, accumulate=fields.pop("accumulate", 1))
+    return dataclasses.replace(experiment, optim=optim, **fields)
+
+
+def use_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(training, "make_mesh", lambda config: make_mesh(config, jax.devices()[:count]))
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in EXACT} for row in read_metrics(run)]
+
+
+def read_state(run: Path, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, by its place in the state."""
+    import orbax.checkpoint as ocp
+
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        folder = (run / "checkpoints" / str(step) / "state").resolve()
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return flatten(checkpointer.restore(folder, restore_args=arguments))
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """Every array by its place; a record's field is named as a checkpoint names it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf) for keys, leaf in leaves}
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    return {path: read_array(folder, path) for path in layer_shapes(read_config(folder))}
+
+
+def assert_same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys() and len(one) > 20
+    assert not [path for path in one if not np.array_equal(one[path], other[path])]
+
+
+def assert_same_run(one: Path, other: Path, steps: int = STEPS) -> None:
+    """Bit for bit: the loss log with its samples, what trained, the optimizer, the result."""
+    log = read_log(one)
+    assert [row["step"] for row in log] == list(range(1, steps + 1))
+    assert log == read_log(other)
+    assert_same(read_state(one, steps), read_state(other, steps))
+    assert_same(read_weights(one / "model"), read_weights(other / "model"))
+
+
+def write_config(experiment: Experiment) -> str:
+    """A file that binds it."""
+    imports = "from pathlib import PosixPath\nfrom facellava_jax.experiment import *\n"
+    return f"{imports}config = {experiment!r}\n"
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], Any]) -> None:
+    """`action` when the batch of a step, counted from 1, is there, and never again."""
+    count = Quarantine.add
+
+    def add(self: Quarantine, loaded: Any) -> None:
+        count(self, loaded)
+        if loaded.step + 1 == step:
+            monkeypatch.setattr(Quarantine, "add", count)
+            action()
+
+    monkeypatch.setattr(Quarantine, "add", add)
+
+
+class Killed(BaseException):
+    """The end of a process, as far as one that goes on can feign it: nothing catches it."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def straight(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stops."""
+    run = tmp_path_factory.mktemp("runs") / "straight"
+    train(experiment, run)
+    return run
+
+
+def test_a_run_that_was_killed_is_that_which_was_not(
+    experiment: Experiment, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for step in (4, 6):
+        stop_at(monkeypatch, step, kill)
+        with pytest.raises(Killed):
+            train(experiment, run)
+    # What a process leaves that is killed while it writes.
+    before = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(before + '{"step": 5, "lo')
+    (run / "checkpoints" / "5.orbax-checkpoint-tmp-1").mkdir()
+    train(experiment, run)
+    assert (run / "metrics.jsonl").read_text().startswith(before)
+    assert_same_run(run, straight)
+    assert sorted(folder.name for folder in (run / "checkpoints").iterdir()) == ["4", "6"]
+
+
+def test_what_is_frozen_stays_and_the_result_answers(
+    experiment: Experiment, straight: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from conversion.convert import import_checkpoint
+    from conversion.export import export_checkpoint
+
+    before, after = read_weights(checkpoint), read_weights(straight / "model")
+    assert before.keys() == after.keys()
+    changed = {path.split("/")[0] for path in before if not np.array_equal(before[path], after[path])}
+    assert changed == {pattern.split("/")[0] for pattern in LANDMARK_BRANCH}
+    assert {path: array.dtype for path, array in before.items()} == {path: array.dtype for path, array in after.items()}
+    assert read_manifest(straight / "model")["source"]["steps"] == STEPS
+    picture = np.full((60, 60, 3), 90, np.uint8)
+    assert Predictor.load(straight / "model").predict(picture, "What is shown?", max_new_tokens=3).tokens == 3
+    export_checkpoint(straight / "model", tmp_path / "exported")
+    import_checkpoint(tmp_path / "exported", tmp_path / "imported")
+    assert_same(read_weights(tmp_path / "imported"), after)
+    # Once more, and it says that there is nothing to do.
+    written = (straight / "metrics.jsonl").read_bytes()
+    train(experiment, straight)
+    assert "is a finished run" in capfd.readouterr().err
+    assert (straight / "metrics.jsonl").read_bytes() == written
+
+
+def test_the_log_tells_of_each_step(straight: Path) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+
+    rows = list(read_metrics(straight))
+    assert {number for row in rows[:3] for number in row["samples"]} == set(range(SAMPLES))
+    assert sorted(len(row["samples"]) for row in rows) == [4, 4, 8, 8, 8, 8]
+    assert rows[0]["learning_rate"] == 0 < rows[1]["learning_rate"]
+    for row in rows:
+        assert 0 <= row["waiting"] <= 1 and 0 < row["padding"] < 1 and row["mfu"] is None
+        assert 0 < row["targets"] < row["tokens"]
+        assert row["tokens_per_second"] * row["seconds"] == pytest.approx(row["tokens"])
+    (events,) = (straight / "tensorboard").iterdir()
+    content, values = events.read_bytes(), []
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + size])
+        values += [(event.step, value.simple_value) for value in event.summary.value if value.tag == "loss"]
+        content = content[16 + size :]
+    assert values == [(row["step"], pytest.approx(row["loss"])) for row in rows]
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint(
+    facellava: Callable[..., Any],
+    experiment: Experiment,
+    straight: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(
+        f"from pathlib import PosixPath\nfrom facellava_jax.experiment import *\nconfig = {experiment!r}\n"
+    )
+    run = tmp_path / "run"
+    stop_at(monkeypatch, 3, terminate)
+    status, out, err = facellava("train", config, "--out", run)
+    assert (status, out) == (0, "")
+    assert err.splitlines()[-1] == f"facellava: stopped; the same command goes on from the last checkpoint in {run}"
+    assert [row["step"] for row in read_log(run)] == [1, 2, 3]
+    assert sorted(folder.name for folder in (run / "checkpoints").iterdir()) == ["2", "3"]
+    stop_at(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert facellava("train", config, "--out", run).status == 130
+    assert facellava("train", config, "--out", run).status == 0
+    assert_same_run(run, straight)
+
+
+def test_what_is_not_finite_ends_a_run_and_is_not_saved(experiment: Experiment, tmp_path: Path) -> None:
+    optim = OptimConfig(learning_rate=1e38, warmup_ratio=0.5, clip_norm=None)
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match=r"step 3: the loss is nan, .*; the last good checkpoint is .*/checkpoints/2:"):
+        train(dataclasses.replace(experiment, optim=optim, checkpoint_every=1), run)
+    assert [row["step"] for row in read_log(run)] == [1, 2]
+    assert read_state(run, 2)["step"] == 2
+    assert all(np.isfinite(array).all() for array in read_state(run, 2).values())
+    assert not (run / "model").exists()
+    # An update that float32 cannot hold, after a loss and a gradient that it could.
+    with pytest.raises(RunError, match=r"step 2: what trains is not finite; there is no checkpoint before it: "):
+        huge = dataclasses.replace(optim, weight_decay=10.0)
+        train(dataclasses.replace(experiment, optim=huge), tmp_path / "huge")
+    assert not list((tmp_path / "huge" / "checkpoints").iterdir())
+
+
+# Tensorstore, whose read has failed, calls back into an event loop of Orbax that has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_checkpoint_that_is_damaged_is_passed_over(
+    experiment: Experiment,
+    straight: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    stop_at(monkeypatch, 5, kill)
+    with pytest.raises(Killed):
+        train(experiment, run)
+    for file in (run / "checkpoints" / "4" / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:-200])
+    capfd.readouterr()
+    train(experiment, run)
+    assert "checkpoints/4 is damaged and passed over" in capfd.readouterr().err.replace("\n", "")
+    assert_same_run(run, straight)
+    for step in (4, 6):
+        (run / "checkpoints" / str(step) / "state" / "_METADATA").write_text("{}")
+    shutil.rmtree(run / "model")
+    with pytest.raises(RunError, match="no checkpoint of the run is whole"):
+        train(experiment, run)
+
+
+def test_what_changes_a_run_is_refused(
+    experiment: Experiment, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data.json"
+    data.write_text(pictures.read_text())
+    sources = (Source(path=data, image_root=pictures.parent),)
+    experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, sources=sources))
+    run = tmp_path / "run"
+    stop_at(monkeypatch, 3, terminate)
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, run)
+    faster = dataclasses.replace(experiment, optim=OptimConfig(learning_rate=1.0))
+    with pytest.raises(RunError, match=r"holds a run with optim.learning_rate 0.01, not 1.0: "):
+        train(faster, run)
+    data.write_text(pictures.read_text().replace("happy", "merry"))
+    with pytest.raises(RunError, match=r"data.json has changed since the run began: restore it"):
+        train(experiment, run)
+    with pytest.raises(ConfigError, match=r"steps 60: data.epochs 2 of the data are 6 steps"):
+        train(dataclasses.replace(experiment, steps=60), run)
+    uneven = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, batch_size=12))
+    with pytest.raises(ConfigError, match=r"data.batch_size 12 cannot be divided among .* fsdp 8: use a multiple of 8"):
+        train(uneven, tmp_path / "uneven")
+
+
+def test_a_run_goes_on_elsewhere(
+    experiment: Experiment, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On other devices the state is the same, and so are the samples; sums are rounded in another order."""
+    assert_same_losses(experiment, straight, tmp_path / "run", 3, monkeypatch)
+
+
+def keep_restored(kept: list[tuple[int, dict[str, np.ndarray]]]) -> Callable[..., Any]:
+    """In the place of `Checkpoints.restore`: it, and what it gives is kept, with the number of devices."""
+    restore = Checkpoints.restore
+
+    def restore_and_keep(self: Checkpoints, state: Any, say: Callable[[str], None]) -> Any:
+        state, position = restore(self, state, say)
+        kept.append((len(state.step.sharding.device_set), flatten(state._replace(frozen={})._asdict())))
+        return state, position
+
+    return restore_and_keep
+
+
+def assert_same_losses(
+    experiment: Experiment, straight: Path, run: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is stopped after a step on eight devices, and goes on with four, and then with one."""
+    stop_at(monkeypatch, stop, terminate)
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, run)
+    for devices, mesh in ((4, MeshConfig(data=2, tensor=2, fsdp=1)), (1, MeshConfig())):
+        saved = read_state(run, stop)
+        restored: list[tuple[int, dict[str, np.ndarray]]] = []
+        with monkeypatch.context() as patch:
+            use_devices(patch, devices)
+            patch.setattr(Checkpoints, "restore", keep_restored(restored))
+            stop += 1
+            if devices > 1:
+                stop_at(patch, stop, terminate)
+            with pytest.raises(KeyboardInterrupt) if devices > 1 else contextlib.nullcontext():
+                train(dataclasses.replace(experiment, mesh=mesh, keep=3), run)
+        ((used, state),) = restored
+        assert used == devices
+        assert_same(state, saved)
+    log, expected = read_log(run), read_log(straight)
+    for row, other in zip(log, expected, strict=True):
+        assert row["samples"] == other["samples"]
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-5)
+
+
+def test_a_folder_belongs_to_one_process_and_one_run(experiment: Experiment, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with claim_folder(run, experiment), pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on "):
+        claim_folder(run, experiment).__enter__()
+    with claim_folder(run, experiment):
+        assert Experiment.load(run / "experiment.json") == experiment
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(RunError, match="holds holiday.jpg and no run"), claim_folder(tmp_path, experiment):
+        pass
+    with pytest.raises(RunError, match="cannot be written to"), claim_folder(tmp_path / "holiday.jpg", experiment):
+        pass
+    (run / "experiment.json").write_text('{"start": 3}')
+    with pytest.raises(ConfigError, match=r"experiment.json: checkpoint_every: missing; restore it"):
+        claim_folder(run, experiment).__enter__()
+
+
+def test_parameters_that_the_start_lacks_are_drawn(
+    experiment: Experiment,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The same on every mesh, and whether the start has the rest or nothing."""
+    given = read_config(checkpoint)
+    bare = dataclasses.replace(given, model=dataclasses.replace(given.model, landmarks=None))
+    paths, stored = layer_shapes(bare), read_manifest(checkpoint)["parameters"]
+    tokenizer, start = sorted((checkpoint / "tokenizer").iterdir()), tmp_path / "start"
+    with write_checkpoint(start, bare, {path: stored[path]["dtype"] for path in paths}, tokenizer, {}) as write:
+        for path in paths:
+            write(path, read_array(checkpoint, path))
+    short = dataclasses.replace(experiment, model=given, steps=1, mesh=MeshConfig())
+    part = dataclasses.replace(short, start=start)
+    train(part, tmp_path / "part")
+    assert "start lacks global_landmarks_projector/linears/0, landmarks_cross_attn/k_proj" in capfd.readouterr().err
+    with monkeypatch.context() as patch:
+        use_devices(patch, 1)
+        train(dataclasses.replace(short, start=None, tokenizer=checkpoint / "tokenizer"), tmp_path / "whole")
+    # The first step runs at a rate of 0.
+    drawn, whole = read_weights(tmp_path / "part" / "model"), read_weights(tmp_path / "whole" / "model")
+    branch = drawn.keys() - paths.keys()
+    assert len(branch) > 20
+    assert_same({path: drawn[path] for path in branch}, {path: whole[path] for path in branch})
+    with pytest.raises(RunError, match="model is None and so is start: name a checkpoint to start from"):
+        train(dataclasses.replace(experiment, start=None), tmp_path / "nothing")
+    narrow = dataclasses.replace(given.model.decoder, intermediate_size=8)
+    other = dataclasses.replace(given, model=dataclasses.replace(given.model, decoder=narrow))
+    with pytest.raises(RunError, match=r"decoder/layers/down_proj/kernel has shape \(\d+, \d+, \d+\), and the model"):
+        train(dataclasses.replace(experiment, model=other), tmp_path / "narrow")
+    with pytest.raises(RunError, match=r"global_landmarks_projector/\S+ is not part of the model"):
+        train(dataclasses.replace(experiment, model=bare, trainable=PROJECTOR), tmp_path / "bare")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_three_kills(experiment: Experiment, tmp_path: Path, variant: str, devices: int) -> None:
+    """Real ones, at any moment, of a process of its own."""
+    experiment = vary(experiment, variant)
+    mesh = experiment.mesh if devices == 8 else MeshConfig()
+    experiment = dataclasses.replace(experiment, mesh=mesh, checkpoint_every=1)
+    config = tmp_path / "config.py"
+    config.write_text(
+        f"from pathlib import PosixPath\nfrom facellava_jax.experiment import *\nconfig = {experiment!r}\n"
+    )
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-c", "from facellava_jax.cli import main; main()", "train", str(config), "--out"]
+
+    def start(run: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, str(tmp_path / run)], env={**os.environ, "XLA_FLAGS": flags}, cwd=ROOT)
+
+    assert start("straight").wait() == 0
+    rng = np.random.default_rng(list(VARIANTS).index(variant))
+    for kill in range(3):
+        process = start("run")
+        # From the third step of each process on there is something to lose.
+        log = tmp_path / "run" / "metrics.jsonl"
+        while process.poll() is None and not (log.exists() and log.read_text().count("\n") > kill):
+            pass
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(float(rng.uniform(0, 0.3)))
+        process.kill()
+        process.wait()
+    assert start("run").wait() == 0
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_twenty_steps_elsewhere(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = vary(dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, epochs=8)), "stage 2")
+    experiment = dataclasses.replace(experiment, mesh=MeshConfig(data=2, fsdp=2, tensor=2), steps=22)
+    experiment = dataclasses.replace(experiment, optim=OptimConfig(learning_rate=1e-4))
+    train(experiment, tmp_path / "straight")
+    assert_same_losses(experiment, tmp_path / "straight", tmp_path / "run", 2, monkeypatch)
+
+
+@pytest.mark.slow
+def test_lora_merged_is_lora_apart(experiment: Experiment, tmp_path: Path) -> None:
+    from conversion.convert import import_checkpoint
+    from conversion.export import export_checkpoint
+
+    start = tmp_path / "start"
+    import_checkpoint(ROOT / "tests" / "goldens" / "03_video_landmarks_simple" / "checkpoint", start, dtype="float32")
+    rng = np.random.default_rng(0)
+    embeds_BLD = rng.normal(size=(2, 16, 64)).astype(np.float32)
+    hidden = []
+    for merged in (True, False):
+        lora = dataclasses.replace(vary(experiment, "lora"), start=start, merge_lora=merged)
+        train(lora, tmp_path / str(merged))
+        folder = tmp_path / str(merged) / "model"
+        config = read_config(folder)
+        assert (config.model.decoder.lora is None) == merged
+        assert Predictor.load(folder).predict(prompt="Who?", max_new_tokens=2).tokens == 2
+        model = build_model(config.model, load_params(folder))
+        hidden.append(np.asarray(model.read(embeds_BLD, np.array([16, 9], np.int32))[0]))
+        export_checkpoint(folder, tmp_path / f"exported {merged}")
+    np.testing.assert_allclose(*hidden, atol=1e-5)
+    changed = {
+        path for path, array in read_weights(start).items() if not np.array_equal(array, read_array(folder, path))
+    }
+    assert {path.split("/")[0] for path in changed} == {
+        "mm_projector",
+        *(path.split("/")[0] for path in LANDMARK_BRANCH),
+    }
+
+
+class OneBatch(Plan):
+    """All records in every step, as a run that does not sort them by their media has it."""
+
+    def batch(self, step: int) -> PlannedBatch:
+        return PlannedBatch(Places(1, 1), int(self.shapes[:, 2].max()), np.arange(4, dtype=np.int32))
+
+
+def test_a_real_training_run(
+    golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original's own, over six epochs: losses, learning rates, final weights (its towers ran in float16)."""
+    from conversion.convert import import_checkpoint
+    from conversion.rules import entries, to_ours
+
+    case = golden_case("16_e2e_train_stage1")
+    start, run = tmp_path / "start", tmp_path / "run"
+    import_checkpoint(case / "checkpoint", start, dtype="float32")
+    experiment = Experiment(
+        start=start,
+        data=DataConfig(sources=(Source(path=case / "data" / "data.json"),), batch_size=4, epochs=3),
+        optim=OptimConfig(learning_rate=1e-3),
+        mesh=MeshConfig(fsdp=4, data=1, tensor=2),
+        dtype="float32",
+        steps=6,
+    )
+
+    def open_one_batch(*arguments: Any) -> BatchLoader:
+        loader = open_data(*arguments)
+        loader.plan.__class__ = OneBatch
+        return loader
+
+    monkeypatch.setattr(training, "open_data", open_one_batch)
+    train(experiment, run)
+    log = json.loads((case / "e2e.json").read_text())["log"]
+    rows = read_log(run)
+    np.testing.assert_allclose([row["loss"] for row in rows], [row["loss"] for row in log], atol=2e-4)
+    # The log tells the rate of the step that follows.
+    rates = [0.0, *(row["learning_rate"] for row in log[:-1])]
+    np.testing.assert_allclose([row["learning_rate"] for row in rows], rates, rtol=1e-6, atol=1e-12)
+    final = np.load(case / "final_landmark_weights.npz")
+    apart = whole = 0.0
+    for entry in entries(read_config(start)):
+        if entry.key in final:
+            for path, piece in zip(entry.paths, np.split(final[entry.key], len(entry.paths)), strict=True):
+                expected, ours = to_ours(entry.form, piece), read_array(run / "model", path)
+                np.testing.assert_allclose(ours, expected, atol=1e-2, err_msg=path)
+                apart += float(np.square(ours - expected).sum())
+                whole += float(np.square(read_array(start, path) - expected).sum())
+    assert apart < 0.01 * whole

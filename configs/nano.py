@@ -16,7 +16,7 @@ TOWER: dict[str, Any] = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "image_size": 96,
-    "patch_size": 12,
+    "patch_size": 16,
     "select_layer": -1,
 }
 
@@ -44,8 +44,9 @@ config = Experiment(
     ),
     tokenizer=Path(facellava_jax.__file__).parent / "nano" / "tokenizer",
     trainable=("*",),
-    data=DataConfig(rendering=Rendering(samples=16_000), batch_size=32, epochs=6),
-    optim=OptimConfig(learning_rate=1e-3, weight_decay=0.05),
+    data=DataConfig(rendering=Rendering(samples=16_000), batch_size=32, epochs=5),
+    # In parts, because attention holds its scores for the backward pass.
+    optim=OptimConfig(learning_rate=1e-3, weight_decay=0.05, accumulate=2),
     dtype="float32",
     remat=False,
     checkpoint_every=100,

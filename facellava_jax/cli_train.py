@@ -30,7 +30,7 @@ class Train:
     out: Path
     """The folder for all that the run writes; a new one, or that of an earlier run."""
     distributed: bool = False
-    """This is one of several processes of the run, on a cluster that JAX knows or that JAX_* variables describe."""
+    """This is one of several processes of the run, on a cluster that JAX knows: TPU pods, Slurm, Kubernetes."""
 
     @classmethod
     def configure(cls, arguments: Sequence[str]) -> type[Self]:

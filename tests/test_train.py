@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -448,13 +450,50 @@ def test_three_kills(experiment: Experiment, tmp_path: Path, variant: str, devic
         # From the third step of each process on there is something to lose.
         log = tmp_path / "run" / "metrics.jsonl"
         while process.poll() is None and not (log.exists() and log.read_text().count("\n") > kill):
-            pass
+            time.sleep(0.01)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(float(rng.uniform(0, 0.3)))
         process.kill()
         process.wait()
     assert start("run").wait() == 0
     assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(experiment: Experiment, straight: Path, tmp_path: Path) -> None:
+    """As Slurm starts them: the same samples, losses and result; SIGTERM to one of them stops both."""
+    config, run = tmp_path / "config.py", tmp_path / "run"
+    config.write_text(write_config(experiment))
+    command = [sys.executable, "-c", "from facellava_jax.cli import main; main()", "train", str(config)]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment |= {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+
+    def start() -> list[subprocess.Popen[bytes]]:
+        return [
+            subprocess.Popen(
+                [*command, "--out", str(run), "--distributed"],
+                env={**environment, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)},
+                cwd=ROOT,
+            )
+            for number in range(2)
+        ]
+
+    processes = start()
+    log = run / "metrics.jsonl"
+    while not (log.exists() and log.read_text()) and processes[0].poll() is None:
+        time.sleep(0.01)
+    processes[1].terminate()
+    assert [process.wait(120) for process in processes] == [0, 0]
+    for _ in range(2):  # what was stopped goes on; what is done says so
+        assert [process.wait(120) for process in start()] == [0, 0]
+    rows, expected = read_log(run), read_log(straight)
+    for row, other in zip(rows, expected, strict=True):
+        assert row["samples"] == other["samples"]
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-4)
+    ours, theirs = read_weights(run / "model"), read_weights(straight / "model")
+    assert ours.keys() == theirs.keys()
+    for path, array in ours.items():
+        np.testing.assert_allclose(array.astype(np.float32), theirs[path].astype(np.float32), atol=2e-2, err_msg=path)
 
 
 @pytest.mark.slow
@@ -474,7 +513,7 @@ def test_lora_merged_is_lora_apart(experiment: Experiment, tmp_path: Path) -> No
     start = tmp_path / "start"
     import_checkpoint(ROOT / "tests" / "goldens" / "03_video_landmarks_simple" / "checkpoint", start, dtype="float32")
     rng = np.random.default_rng(0)
-    embeds_BLD = rng.normal(size=(2, 16, 64)).astype(np.float32)
+    embeds_BLD = jnp.asarray(rng.normal(size=(2, 16, 64)), jnp.float32)
     hidden = []
     for merged in (True, False):
         lora = dataclasses.replace(vary(experiment, "lora"), start=start, merge_lora=merged)
@@ -484,7 +523,7 @@ def test_lora_merged_is_lora_apart(experiment: Experiment, tmp_path: Path) -> No
         assert (config.model.decoder.lora is None) == merged
         assert Predictor.load(folder).predict(prompt="Who?", max_new_tokens=2).tokens == 2
         model = build_model(config.model, load_params(folder))
-        hidden.append(np.asarray(model.read(embeds_BLD, np.array([16, 9], np.int32))[0]))
+        hidden.append(np.asarray(model.read(embeds_BLD, jnp.array([16, 9]))[0]))
         export_checkpoint(folder, tmp_path / f"exported {merged}")
     np.testing.assert_allclose(*hidden, atol=1e-5)
     changed = {

@@ -56,6 +56,17 @@ def test_commands_and_python(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (desk / "seen.png").stat().st_size and (desk / "attention.png").stat().st_size
 
 
+@pytest.mark.slow
+def test_training(desk: Path, checkpoint: Path) -> None:
+    (desk / "configs").symlink_to(Path(__file__).parent.parent / "configs")
+    (desk / "checkpoints").mkdir()
+    (desk / "checkpoints" / "facellava-7b").symlink_to(checkpoint)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    (commands,) = blocks("sh")
+    subprocess.run(["bash", "-euc", commands], check=True, env=os.environ | {"PATH": path})
+    assert (desk / "runs" / "debug" / "model" / "config.json").is_file()
+
+
 def test_recording_a_case(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The arrays that PyTorch gave stand for those of the user's own run."""
     from conversion.convert import import_checkpoint

@@ -21,7 +21,7 @@ import pytest
 from facellava_jax import Predictor
 from facellava_jax import train as training
 from facellava_jax.checkpoint import layer_shapes, load_params, read_array, read_config, read_manifest, write_checkpoint
-from facellava_jax.config import ConfigError, LoraConfig
+from facellava_jax.config import ConfigError, DType, LoraConfig
 from facellava_jax.data import BatchLoader, Places, Quarantine, open_data
 from facellava_jax.data.plan import Plan, PlannedBatch
 from facellava_jax.experiment import (
@@ -509,7 +509,9 @@ def test_twenty_steps_elsewhere(experiment: Experiment, tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_lora_merged_is_lora_apart(experiment: Experiment, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_lora_merged_is_lora_apart(experiment: Experiment, tmp_path: Path, dtype: DType) -> None:
+    """Also where what is frozen is held in 16 bits: the kernels that are merged into are those of the start."""
     from conversion.convert import import_checkpoint
     from conversion.export import export_checkpoint
 
@@ -519,7 +521,7 @@ def test_lora_merged_is_lora_apart(experiment: Experiment, tmp_path: Path) -> No
     embeds_BLD = jnp.asarray(rng.normal(size=(2, 16, 64)), jnp.float32)
     hidden = []
     for merged in (True, False):
-        lora = dataclasses.replace(vary(experiment, "lora"), start=start, merge_lora=merged)
+        lora = dataclasses.replace(vary(experiment, "lora"), start=start, merge_lora=merged, dtype=dtype)
         train(lora, tmp_path / str(merged))
         folder = tmp_path / str(merged) / "model"
         config = read_config(folder)

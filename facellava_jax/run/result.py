@@ -16,10 +16,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ..checkpoint import cast, disk_paths, layer_shapes, read_array, read_manifest, write_checkpoint
 from ..config import Config, DType, ModelConfig
 from ..experiment import Experiment
-from ..lora import merge_lora, without_lora
+from ..lora import add_adapter, without_lora
 from ..models.facellava import abstract_params
 from ..step import TrainState
 from ..text import TOKENIZER_FILES
+from .start import is_adapter
 
 FOLDER = "model"
 
@@ -28,7 +29,7 @@ def write_result(run: Path, experiment: Experiment, model: ModelConfig, state: T
     """Writes RUN/model, in the place of an earlier result.
 
     Frozen parameters are those of `start`, bit for bit; what trained is in the dtype that it has in `start`, what was
-    drawn in the experiment's. Adapters of LoRA are merged unless the experiment keeps them apart.
+    drawn in the experiment's. Adapters of LoRA are merged, or, where the experiment keeps them apart, in float32.
 
     Every process calls this; the first one writes. Raises CheckpointError where the disk is full.
     """
@@ -36,26 +37,26 @@ def write_result(run: Path, experiment: Experiment, model: ModelConfig, state: T
     config = _describe_model(experiment, model)
     stored = read_manifest(experiment.start)["parameters"] if experiment.start else {}
     dtypes: dict[str, DType] = {
-        path: stored[path]["dtype"] if path in stored else experiment.dtype for path in layer_shapes(config)
+        path: stored[path]["dtype"] if path in stored else "float32" if is_adapter(path) else experiment.dtype
+        for path in layer_shapes(config)
     }
-    changed, params = set(state.trainable), state.frozen | state.trainable
-    if model.decoder.lora and not config.model.decoder.lora:
-        for name in model.decoder.lora.targets:
-            kernel = f"decoder/layers/{name}/kernel"
-            # Before the adapters are added: their small numbers would be lost in bfloat16.
-            params[kernel] = params[kernel].astype(dtypes[disk_paths(kernel, params[kernel].shape)[0]])
-            changed.add(kernel)
-        params = merge_lora(params, model)
+    params = state.frozen | state.trainable
+    lora = model.decoder.lora if not config.model.decoder.lora else None
+    adapted = {f"decoder/layers/{name}/kernel" for name in lora.targets} if lora else set()
 
     def collect() -> Iterator[tuple[str, np.ndarray]]:
         for path, abstract in abstract_params(config.model).items():
             for layer, name in enumerate(names := disk_paths(path, abstract.shape)):
-                if name in stored and path not in changed:
+                if name in stored and path not in state.trainable:
+                    # Not that of the state, which is rounded to the dtype of arithmetic.
                     assert experiment.start
-                    yield name, read_array(experiment.start, name)
+                    array = read_array(experiment.start, name)
                 else:
                     array = _fetch(params[path], None if names == [path] else layer)
-                    yield name, cast(array, jnp.dtype(dtypes[name]), name)
+                if lora and path in adapted:
+                    a, b = (_fetch(params[path.replace("/kernel", leaf)], layer) for leaf in ("/lora_a", "/lora_b"))
+                    array = np.asarray(add_adapter(jnp.asarray(array), jnp.asarray(a), jnp.asarray(b), lora))
+                yield name, cast(array, jnp.dtype(dtypes[name]), name)
 
     if jax.process_index():
         for _ in collect():

@@ -60,6 +60,14 @@ def test_check(desk: Path, facellava: Run) -> None:
     assert both.status == 1 and "6 records, 3 damaged" in both.out  # the list without its root
 
 
+def test_check_of_a_name_that_no_file_can_have(desk: Path, facellava: Run) -> None:
+    records = json.loads((desk / "list.json").read_text())
+    records[0]["image"] = "x" * 300 + ".png"
+    (desk / "long.json").write_text(json.dumps(records))
+    checked = facellava("data check long.json --image-root media --model model --workers 1")
+    assert checked.status == 1 and "xxx.png: File name too long: check the path" in checked.out
+
+
 @pytest.mark.parametrize(
     ("command", "fault"),
     [

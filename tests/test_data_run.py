@@ -1,5 +1,6 @@
 """data: from records to batches, with every kind of damage; prepared data; the quarantine."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -30,6 +31,7 @@ from facellava_jax.data import (
 from facellava_jax.data.plan import EMPTY
 from facellava_jax.experiment import DataConfig, Source
 from facellava_jax.text import IGNORE, Tokenizer
+from facellava_jax.workers import WorkerError
 
 ROOT = Path(__file__).parent.parent
 TOK600 = ROOT / "tests" / "goldens" / "tokenizer" / "tok600"
@@ -379,6 +381,16 @@ def test_workers_touch_no_device_and_end_with_the_iterator(whole: Path, load: Ca
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_worker_that_is_killed(whole: Path, load: Callable[..., BatchLoader]) -> None:
+    loader = load(whole)
+    loader.__class__ = Probe
+    with contextlib.closing(iterate_batches(loader, workers=1)) as batches:
+        ((pid, *_),) = {next(batches).skipped}
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match=r"a worker that reads was killed.*with fewer data.workers, it goes on"):
+            list(batches)
 
 
 def test_workers_end_when_their_run_is_killed(whole: Path, tmp_path: Path) -> None:

@@ -142,8 +142,11 @@ def _find_missing(records: RecordList, number: int) -> str | None:
         return None  # `measure_part` has said what is wrong with it
     for medium in record.media:
         for file in (medium.path, medium.landmarks):
-            if file and not file.is_file():
-                return f"{file}: no such file: check the path"
+            try:
+                if file and not file.is_file():
+                    return f"{file}: no such file: check the path"
+            except OSError as error:  # a name that no file can have, or a folder that cannot be looked into
+                return f"{file}: {error.strerror}: check the path"
     return None
 
 

@@ -5,8 +5,8 @@ No JAX: workers import this.
 
 import hashlib
 import json
-import os
 import pickle
+import secrets
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,7 +178,7 @@ def _load(file: Path, length: int) -> Index | None:
 
 
 def _save(index: Index, file: Path) -> None:
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as target:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from ..extras import require
-from ..workers import follow_parent
+from ..workers import WorkerError, follow_parent
 from .loader import BatchLoader, LoadedBatch
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -20,15 +20,22 @@ AHEAD = 2  # batches read before they are asked for, by each worker or the threa
 def iterate_batches(loader: BatchLoader, *, start: int = 0, workers: int = 0) -> Generator[LoadedBatch, None, None]:
     """The batches of the steps from `start` to the plan's end; the same with any number of workers.
 
-    Close it, or leave it to the end, and the workers end.
+    Close it, or leave it to the end, and the workers end. Raises WorkerError where one is killed.
     """
     if start >= loader.plan.steps:
         return
     with contextlib.closing(_start(loader, start, workers)) as batches:
-        with _one_thread_each():
-            ahead = [next(batches)]
-        yield ahead.pop()
-        yield from batches
+        try:
+            with _one_thread_each():
+                ahead = [next(batches)]
+            yield ahead.pop()
+            yield from batches
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise WorkerError(
+                "a worker that reads was killed, for memory perhaps: run this again with fewer data.workers, it goes on"
+            ) from None
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ LANDMARK_BRANCH = ("landmarks_projector/*", "global_landmarks_projector/*", "lan
 PROJECTOR = ("mm_projector/*",)
 DECODER = ("decoder/*",)
 
-# What may change when a run goes on: where and for how long, but not what a step computes from which samples.
-CHANGEABLE = ("steps", "checkpoint_every", "keep", "data.workers", "mesh", "remat")
+# What may change when a run goes on: not what a step computes from which samples. (The schedule follows `steps`.)
+CHANGEABLE = ("checkpoint_every", "keep", "data.workers", "mesh", "remat")
 
 
 @dataclass(frozen=True, kw_only=True)

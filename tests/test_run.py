@@ -55,7 +55,6 @@ def test_changes_are_found_by_name_but_where_they_are_free() -> None:
     old = Experiment(model=tiny(), data=DataConfig(sources=(Source(path=Path("a")), Source(path=Path("b")))))
     free = dataclasses.replace(
         old,
-        steps=3,
         checkpoint_every=1,
         keep=9,
         mesh=MeshConfig(data=2),

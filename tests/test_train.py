@@ -323,7 +323,7 @@ def test_what_changes_a_run_is_refused(
     with pytest.raises(RunError, match=r"data.json has changed since the run began: restore it"):
         train(experiment, run)
     with pytest.raises(ConfigError, match=r"steps 60: data.epochs 2 of the data are 6 steps"):
-        train(dataclasses.replace(experiment, steps=60), run)
+        train(dataclasses.replace(experiment, steps=60), tmp_path / "long")
     uneven = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, batch_size=12))
     with pytest.raises(ConfigError, match=r"data.batch_size 12 cannot be divided among .* fsdp 8: use a multiple of 8"):
         train(uneven, tmp_path / "uneven")

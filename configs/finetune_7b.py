@@ -10,6 +10,6 @@ from facellava_jax.experiment import DECODER, LANDMARK_BRANCH, PROJECTOR, DataCo
 config = Experiment(
     start=Path("runs/pretrain/model"),
     trainable=(*LANDMARK_BRANCH, *PROJECTOR, *DECODER),
-    data=DataConfig(sources=(Source(path=Path("data/faceinstruct.json")),), batch_size=112, workers=8),
+    data=DataConfig(sources=(Source(path=Path("data/faceinstruct.json")),), batch_size=112, workers=4),
     optim=OptimConfig(learning_rate=2e-5),
 )

@@ -12,6 +12,6 @@ config = Experiment(
     start=Path("runs/pretrain/model"),
     trainable=(*LANDMARK_BRANCH, *PROJECTOR),
     lora=LoraConfig(rank=128, alpha=256.0),
-    data=DataConfig(sources=(Source(path=Path("data/faceinstruct.json")),), batch_size=112, workers=8),
+    data=DataConfig(sources=(Source(path=Path("data/faceinstruct.json")),), batch_size=112, workers=4),
     optim=OptimConfig(learning_rate=2e-5),
 )

@@ -11,6 +11,6 @@ from facellava_jax.experiment import LANDMARK_BRANCH, DataConfig, Experiment, Op
 config = Experiment(
     start=Path("checkpoints/video-llava-7b"),
     trainable=LANDMARK_BRANCH,
-    data=DataConfig(sources=(Source(path=Path("data/faceinstruct.json")),), batch_size=168, workers=8),
+    data=DataConfig(sources=(Source(path=Path("data/faceinstruct.json")),), batch_size=168, workers=4),
     optim=OptimConfig(learning_rate=1e-4),
 )

@@ -14,7 +14,9 @@ from ..workers import WorkerError, follow_parent
 from .loader import BatchLoader, LoadedBatch
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-AHEAD = 2  # batches read before they are asked for, by each worker or the thread
+AHEAD = 2  # batches that the thread reads before they are asked for
+# Those that each worker does. It holds two more: one in its hands, and one on its way, all in shared memory.
+WORKER_AHEAD = 1
 
 
 def iterate_batches(loader: BatchLoader, *, start: int = 0, workers: int = 0) -> Generator[LoadedBatch, None, None]:
@@ -66,7 +68,7 @@ def _start(loader: BatchLoader, start: int, workers: int) -> Any:
     if not flags.is_parsed():
         # Grain asks for flags of its own, which only programs built on absl parse.
         flags(sys.argv[:1])
-    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=WORKER_AHEAD)
     batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     return iter(batches.mp_prefetch(options, worker_init_fn=_begin_worker))
 

@@ -17,13 +17,14 @@ from .faces import (
     FaceFinder,
     Mode,
     Window,
+    choose_window,
     cut_window,
     follow_faces,
     pick_face,
     seen_window,
     to_crop,
 )
-from .faces.crop import centered_window, reference_window
+from .faces.crop import reference_window
 from .media import (
     FRAME_RATE,
     LANDMARK_CROP,
@@ -280,8 +281,7 @@ def _show_face(
     if crop == "none":
         windows = (seen,) * len(faces)
     else:
-        choose = centered_window if crop == "centered" else lambda box: reference_window(box, *medium.size)
-        windows = tuple(choose(face.box) for face in faces)
+        windows = tuple(choose_window(face.box, *medium.size, crop, medium.name) for face in faces)
     view = View(
         kind=medium.kind,
         frame_ids=frame_ids,

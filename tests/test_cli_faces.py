@@ -230,7 +230,7 @@ def test_frames_that_are_read_ahead() -> None:
             yield media.Frame(np.full((2, 2, 3), index, np.uint8), index / 24)
         raise media.MediaError("the end is missing")
 
-    frames = extract.read_ahead(read(), count=3)
+    frames = extract.decode_ahead(read(), count=3)
     first = next(frames)
     assert (first.pixels[0, 0, 0], seen[-1] < 5) == (0, True)
     rest = []

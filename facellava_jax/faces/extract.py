@@ -153,7 +153,7 @@ def _extract_clip(source: Path, out: Path, finder: FaceFinder, options: ExtractO
 
 def _search_clip(source: Path, out: Path, finder: FaceFinder, options: ExtractOptions) -> tuple[ClipFaces, bool]:
     """The faces of a clip, and whether its clips are written already: mostly there is one face, and it has no gaps."""
-    frames = read_ahead(iterate_video(source))
+    frames = decode_ahead(iterate_video(source))
     if options.mode != "reference":  # whose clips have a rate that is known before
         return follow_faces(frames, source, finder, options.mode, options.max_missing), False
     paths = _choose_clips(list_outputs(out, "video", 1, options.overlay))
@@ -165,7 +165,7 @@ def _search_clip(source: Path, out: Path, finder: FaceFinder, options: ExtractOp
     return clip, False
 
 
-def read_ahead(frames: Iterator[Frame], count: int = 4) -> Iterator[Frame]:
+def decode_ahead(frames: Iterator[Frame], count: int = 4) -> Iterator[Frame]:
     """The same frames, up to `count` of them decoded, by a thread, before they are asked for."""
     with ThreadPoolExecutor(1) as decoder:
         coming = deque(decoder.submit(next, frames, None) for _ in range(count))

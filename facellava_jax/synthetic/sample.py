@@ -136,7 +136,8 @@ def _compose(task: Task, form: Form, kinds: list[Kind], split: Split, frames: in
     answer, labels = _answer(task, case, rng)
     turns = [wording.ask(task, kind, which, rng, varied), answer]
     tasks = [task]
-    if form == "second round" and not case.forgery:
+    # One round about forgeries: a second would be about whom the inner or the outer face belongs to.
+    if form == "second round" and task != "deepfake":
         others: list[Task] = [other for other in ("age", "attributes", "action-units") if other != task]
         tasks.append(others[rng.integers(len(others))])
         turns += [wording.ask(tasks[1], kind, which, rng, varied), _answer(tasks[1], case, rng)[0]]

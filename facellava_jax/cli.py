@@ -4,34 +4,33 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
 from .cli_data import Data
+from .cli_eval import Eval, Report
 from .cli_faces import Faces
 from .cli_train import Train
 from .config import DType
-from .errors import FaceLlavaError
 from .faces import draw_regions
 from .media import SUFFIXES, MediaError, list_media
 from .overlay import check_picture_path, draw_views, write_picture
 from .program import run_program, say, write
 from .request import Crop, Options, PredictError, Request, Task, find_question, refuse_to_look
 from .results import ResultFile, ResultsError
+from .workers import read_ahead
 
 if TYPE_CHECKING:
     from .predict import Answer, Predictor, Prepared
 
 PROGRAM = "facellava"
-Input = TypeVar("Input")
 
 DESCRIPTION = "Ask questions about a face in a picture or a clip."
 COLUMNS = (
@@ -264,30 +263,9 @@ class Inspect:
         return 0
 
 
-def read_ahead(
-    read: Callable[[str], Input], files: Sequence[str], batch_size: int
-) -> Iterator[tuple[Sequence[str], list[Input | Exception]]]:
-    """Parts of `batch_size` files, each read while the one before it is dealt with; errors in the places of the bad."""
-
-    def read_part(part: Sequence[str]) -> list[Input | Exception]:
-        outcomes: list[Input | Exception] = []
-        for file in part:
-            try:
-                outcomes.append(read(file))
-            except (FaceLlavaError, OSError) as error:
-                outcomes.append(error)
-        return outcomes
-
-    parts = [files[at : at + batch_size] for at in range(0, len(files), batch_size)]
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read_part, parts[0])
-        for number, part in enumerate(parts, start=1):
-            outcomes = ahead.result()
-            if number < len(parts):
-                ahead = reader.submit(read_part, parts[number])
-            yield part, outcomes
-
-
 def main() -> None:
-    commands = {"predict": Predict, "faces": Faces, "data": Data, "train": Train, "inspect": Inspect}
+    commands = {
+        **{"predict": Predict, "faces": Faces, "data": Data, "train": Train, "eval": Eval, "report": Report},
+        "inspect": Inspect,
+    }
     sys.exit(run_program(PROGRAM, DESCRIPTION, commands))

@@ -16,6 +16,9 @@ from .config import ConfigError
 from .experiment import Experiment
 from .program import say
 
+# A process that is done waits so long for the others, which without it could not end well.
+SHUTDOWN_SECONDS = 24 * 60 * 60
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
@@ -55,21 +58,26 @@ class Train:
     def run(self) -> int:
         if not isinstance(experiment := getattr(self, "experiment", None), Experiment):
             raise ConfigError(f"{self.file} is no Python file: name one whose name ends in .py")
-        if "host_platform_device_count" in (flags := os.environ.get("XLA_FLAGS", "")):
-            # Else virtual devices may take collectives in different orders, and wait for each other for ever.
-            os.environ["XLA_FLAGS"] = f"--xla_cpu_enable_concurrency_optimized_scheduler=false {flags}"
-        import jax
-
+        start_jax(self.distributed)
         from .train import train
 
-        if self.distributed:
-            jax.distributed.initialize()
         try:
             train(experiment, self.out)
         except KeyboardInterrupt as interrupt:
             say(f"facellava: stopped; the same command goes on from the last checkpoint in {self.out}")
             return 0 if interrupt.args == (signal.SIGTERM,) else 128 + signal.SIGINT
         return 0
+
+
+def start_jax(distributed: bool) -> None:
+    """Before JAX is imported elsewhere. `distributed`: this process is one of several."""
+    if "host_platform_device_count" in (flags := os.environ.get("XLA_FLAGS", "")):
+        # Else virtual devices may take collectives in different orders, and wait for each other for ever.
+        os.environ["XLA_FLAGS"] = f"--xla_cpu_enable_concurrency_optimized_scheduler=false {flags}"
+    import jax
+
+    if distributed:
+        jax.distributed.initialize(shutdown_timeout_seconds=SHUTDOWN_SECONDS)
 
 
 def load_experiment(file: Path) -> Experiment:

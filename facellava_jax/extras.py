@@ -5,7 +5,7 @@ from importlib.metadata import version
 from types import ModuleType
 
 # Where the name on PyPI is not that of the module.
-DISTRIBUTIONS = {"absl": "absl-py", "cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {"absl": "absl-py", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
 
 # They compute wrong numbers under jit on CPU, without a word: https://github.com/jax-ml/jax/issues/<number>
 BAD_JAXLIB = ("0.10.2", "0.11.0")

@@ -29,7 +29,7 @@ Kind = Literal["image", "video"]
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "image": (".png", ".jpg", ".jpeg", ".webp", ".bmp"),
-    "video": (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"),
+    "video": (".mp4", ".m4v", ".mov", ".avi", ".flv", ".mkv", ".webm"),
 }
 # Format -> how its files begin. HEIC and AVIF pictures begin like MP4, but for the brand.
 SIGNATURES: dict[Kind, dict[str, re.Pattern[bytes]]] = {
@@ -42,6 +42,7 @@ SIGNATURES: dict[Kind, dict[str, re.Pattern[bytes]]] = {
     "video": {
         "MP4 or MOV": re.compile(rb"....(ftyp(?!hei|hev|mif|msf|avi)|moov|mdat|wide|free|skip)", re.DOTALL),
         "AVI": re.compile(rb"RIFF....AVI ", re.DOTALL),
+        "FLV": re.compile(rb"FLV\x01"),
         "MKV or WebM": re.compile(rb"\x1a\x45\xdf\xa3"),
     },
 }
@@ -132,7 +133,7 @@ def decode_image(data: bytes, path: Path) -> UInt8[np.ndarray, "Y X 3"]:
 
 
 def load_video(path: Path, num_frames: int) -> Clip:
-    """`num_frames` frames of an MP4, MOV, AVI, MKV or WebM clip, in RGB and evenly spaced over those that decode.
+    """`num_frames` frames of an MP4, MOV, AVI, FLV, MKV or WebM clip, in RGB and evenly spaced over those that decode.
 
     The container's claim of a length is a guess that saves a pass when it is right. A clip that is cut short or damaged
     ends at its last good frame. The rotation that phones record is applied. Raises MediaError for a file that is no

@@ -1,27 +1,28 @@
-"""From media and a question to an answer: one at a time, in batches, or piece by piece."""
+"""From media and a question to an answer, one at a time, in batches or piece by piece, or to scores of given ones."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import jax
 import numpy as np
-from jaxtyping import Float64, Int, UInt8
+from jax.sharding import Mesh
+from jaxtyping import UInt8
 
 from .attention import Attention, check_regions, weigh_regions
 from .checkpoint import load_params, read_config
 from .config import Config, DType
-from .data import Sample, Visual, collate, measure
-from .faces import Box, seen_window, to_picture
-from .framing import Framer, Shown, View, cut_frames, read_again
-from .generate import NO_TOKEN, Decoding, Generator, Sampling
+from .data import Sample, Visual, measure
+from .experiment import MeshConfig
+from .faces import seen_window, to_picture
+from .framing import Framer, Shown, cut_frames, read_again
+from .generate import Generator
 from .media import LANDMARK_CROP
 from .memory import check_memory
-from .models.facellava import FaceLlava, build_model
+from .models.facellava import FaceLlava, abstract_params, build_model
 from .pixels import preprocess_image, preprocess_video
+from .reading import Answer, AnswerReader, Prepared, read_answers
 from .request import (
     Crop,
     Landmarks,
@@ -34,67 +35,45 @@ from .request import (
     make_request,
     pair_media,
 )
+from .scoring import Scores, score_answers
+from .sharding import make_mesh, tree_shardings
 from .stopwatch import Stopwatch
-from .text import AnswerStream, Medium, Tokenizer, bucket, build_prompt, encode_with_images
+from .text import Medium, Tokenizer, build_prompt, encode_with_images
 
-FIRST_CHUNK, CHUNK = 1, 16  # tokens decoded before the host looks: the first at once, then a few at a time
+__all__ = ["Answer", "Predictor", "Prepared", "Scores"]
+
+Item = TypeVar("Item")
+
 PREPARING, ANSWERING = ("read", "faces", "preprocess", "tokenize"), ("prefill", "decode")  # steps that are timed
-
-
-class Prepared(NamedTuple):
-    """A request read, framed, resized and tokenised; what was made of each medium, and what each step took."""
-
-    sample: Sample
-    question: str
-    options: Options
-    views: tuple[View, ...]
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """`finish` says what ended the answer: the model or a stop string, or the limit on its length."""
-
-    text: str
-    question: str
-    tokens: int
-    finish: Literal["stop", "length"]
-    views: tuple[View, ...] = field(repr=False, compare=False)
-    """What the model was shown of each medium, and why."""
-    seconds: dict[str, float] = field(repr=False, compare=False)
-    """What each step took: read, faces, preprocess, tokenize, and of the whole batch prefill, decode."""
-
-    @property
-    def face(self) -> Box | list[Box] | None:
-        """Where the face is in the first medium, a picture, or in each frame taken of it, a clip; in its pixels.
-
-        None where none was looked for.
-        """
-        if not self.views or (boxes := self.views[0].boxes) is None:
-            return None
-        return boxes[0] if self.views[0].kind == "image" else list(boxes)
-
-    @property
-    def landmarks(self) -> Float64[np.ndarray, "*T K 2"] | None:
-        """The points of that face: (68, 2) of a picture, (frames, 68, 2) of a clip; in its pixels."""
-        if not self.views or (points := self.views[0].landmarks) is None:
-            return None
-        return points[0] if self.views[0].kind == "image" else points
 
 
 class Predictor:
     """A checkpoint, ready to answer."""
 
-    def __init__(self, model: FaceLlava, config: Config, tokenizer: Tokenizer, num_frames: int | None = None) -> None:
+    def __init__(
+        self,
+        model: FaceLlava,
+        config: Config,
+        tokenizer: Tokenizer,
+        num_frames: int | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """With a `mesh`, the model's parameters lie on it."""
         self.config = config
         self.tokenizer = tokenizer
         self.num_frames = check_fit(config, tokenizer, num_frames)
         self._framer = Framer(config.model, self.num_frames, config.media.pad_to_square)
-        self._generator = Generator(model)
+        self._generator = Generator(model, mesh)
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, dtype: DType | None = None, num_frames: int | None = None, batch_size: int = 1
+        cls,
+        folder: str | Path,
+        *,
+        dtype: DType | None = None,
+        num_frames: int | None = None,
+        batch_size: int = 1,
+        mesh: Mesh | MeshConfig | None = None,
     ) -> Self:
         """The model of a checkpoint folder, its parameters and arithmetic in `dtype`.
 
@@ -102,8 +81,12 @@ class Predictor:
         from each clip: by default as many as the video tower was made for. `batch_size` is the number of prompts that
         memory is to suffice for.
 
-        Raises CheckpointError for a folder that holds no whole checkpoint, and PredictError, before anything is read,
-        where the parameters do not fit into memory or the tokenizer or `num_frames` not to the model.
+        With a `mesh` (of `make_mesh`, or the sizes of one of this process's devices) parameters are divided over it as
+        in training, and the rows of a batch over `data` and `fsdp`; else all is done on the first device.
+
+        Raises CheckpointError for a folder that holds no whole checkpoint, ConfigError for a mesh of another number of
+        devices, and PredictError, before anything is read, for a mesh over several processes, and where the parameters
+        do not fit into memory or the tokenizer or `num_frames` not to the model.
         """
         folder = Path(folder)
         config = read_config(folder)
@@ -116,8 +99,14 @@ class Predictor:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
         tokenizer = Tokenizer.load(folder / "tokenizer")
         check_fit(config, tokenizer, num_frames)
-        check_memory(folder, config, batch_size)
-        return cls(build_model(config.model, load_params(folder, dtype=dtype)), config, tokenizer, num_frames)
+        if isinstance(mesh, MeshConfig):
+            mesh = make_mesh(mesh, jax.local_devices())
+        if mesh and mesh.is_multi_process:
+            raise PredictError("the mesh has devices of other processes: make it of jax.local_devices()")
+        check_memory(folder, config, batch_size, mesh)
+        shardings = tree_shardings(abstract_params(config.model), mesh) if mesh else None
+        model = build_model(config.model, load_params(folder, dtype=dtype, shardings=shardings))
+        return cls(model, config, tokenizer, num_frames, mesh)
 
     def predict(
         self,
@@ -170,13 +159,10 @@ class Predictor:
         """
         common = Options(**options)
         answers: list[Answer] = []
-        check_batch_size(batch_size)
-        for at in range(0, len(requests), batch_size):
-            part = [
-                each if isinstance(each, Request) else Request(each, prompt, task, landmarks, crop, common)
-                for each in requests[at : at + batch_size]
-            ]
-            answers += self.answer([self.prepare(request) for request in part])
+        for part in _divide(requests, batch_size):
+            answers += self.answer(
+                [self.prepare(_complete(each, prompt, task, landmarks, crop, common)) for each in part]
+            )
         return answers
 
     def stream(
@@ -191,6 +177,42 @@ class Predictor:
     ) -> Iterator[str]:
         """The text of the same answer in pieces, as they come."""
         yield from self.stream_prepared(self.prepare(make_request(media, prompt, task, landmarks, crop, options)))
+
+    def score(
+        self,
+        media: Request | MediaSource | Sequence[MediaSource] | None = None,
+        prompt: str | None = None,
+        candidates: Sequence[str] = (),
+        *,
+        task: Task | None = None,
+        landmarks: Landmarks | Sequence[Landmarks] = "auto",
+        crop: Crop = "auto",
+    ) -> Scores:
+        """How likely each of the `candidates` is to be the answer, asked as with `predict`; a request's options aside.
+
+        The media and the prompt are read once, and all candidates' tokens after them in one pass. Raises as `predict`
+        does, and for candidates that are none, empty, equal, or too long for the model.
+        """
+        request = make_request(media, prompt, task, landmarks, crop, {})
+        return self.score_prepared([self.prepare(request)], [candidates])[0]
+
+    def score_batch(
+        self,
+        requests: Sequence[Request | MediaSource],
+        prompt: str | None = None,
+        candidates: Sequence[str] = (),
+        *,
+        task: Task | None = None,
+        landmarks: Literal["auto", "none"] | None = "auto",
+        crop: Crop = "auto",
+        batch_size: int = 8,
+    ) -> list[Scores]:
+        """The scores of the same candidates as answers to each request, in order, as in `predict_batch`."""
+        scores: list[Scores] = []
+        for part in _divide(requests, batch_size):
+            prepared = [self.prepare(_complete(each, prompt, task, landmarks, crop, Options())) for each in part]
+            scores += self.score_prepared(prepared, [candidates] * len(prepared))
+        return scores
 
     def prepare(self, request: Request) -> Prepared:
         """Reads the media and tokenises the question: the part of the work that needs no model."""
@@ -230,9 +252,13 @@ class Predictor:
 
     def answer_in_parts(self, prepared: Sequence[Prepared], batch_size: int) -> list[Answer]:
         """Answers in order, so many of them at a time."""
-        check_batch_size(batch_size)
-        parts = (prepared[at : at + batch_size] for at in range(0, len(prepared), batch_size))
-        return [answer for part in parts for answer in self.answer(part)]
+        return [answer for part in _divide(prepared, batch_size) for answer in self.answer(part)]
+
+    def score_prepared(self, prepared: Sequence[Prepared], candidates: Sequence[Sequence[str]]) -> list[Scores]:
+        """The scores of one batch, each request with candidates of its own."""
+        if not prepared:
+            return []
+        return score_answers(self._generator, self.tokenizer, self.config, prepared, candidates)
 
     def answer(self, prepared: Sequence[Prepared]) -> list[Answer]:
         """The answers of one batch.
@@ -247,6 +273,7 @@ class Predictor:
             Answer(
                 text=reader.text,
                 question=each.question,
+                task=each.task,
                 tokens=reader.tokens,
                 finish=reader.finish or "length",
                 views=each.views,
@@ -271,7 +298,9 @@ class Predictor:
         if length > most:
             raise PredictError(f"a prompt of {length} tokens, media counted in, and the model takes {most}: shorten it")
         seconds = {step: watch.seconds[step] + own.seconds.get(step, 0.0) for step in PREPARING}
-        return Prepared(sample, question, request.options, tuple(each.view for each in shown), seconds)
+        return Prepared(
+            sample, prompt.text, question, request.task, request.options, tuple(each.view for each in shown), seconds
+        )
 
     def _preprocess(self, shown: Shown) -> Visual:
         """What is shown as its tower reads it, resized and normalised."""
@@ -291,76 +320,27 @@ class Predictor:
         seen = seen_window(*frames.shape[1:3], padded=padded)
         return Attention(frames, weights, to_picture(visual.landmarks * LANDMARK_CROP, seen), padded)
 
-    def _read(self, prepared: Sequence[Prepared], watch: Stopwatch) -> Iterator[list["AnswerReader"]]:
-        """Decodes one batch, a chunk of tokens at a time; yields the rows' readers after each chunk."""
-        padded = 1 << (len(prepared) - 1).bit_length()
-        batch = collate([each.sample for each in prepared], self.config.model, rows=padded)
-        room = self.config.model.decoder.max_length - batch.lengths
-        readers = [
-            AnswerReader(self.tokenizer, each.options, left)
-            for each, left in zip(prepared, room.tolist(), strict=False)
-        ]
-        limit = max(reader.limit for reader in readers)
-        options = [each.options for each in prepared] + [Options()] * (padded - len(prepared))
-        sampling = Sampling(
-            temperature=np.array([each.temperature for each in options], np.float32),
-            top_k=np.array([each.top_k for each in options], np.int32),
-            top_p=np.array([each.top_p for each in options], np.float32),
-            seed=np.array([each.seed for each in options], np.uint32),
-        )
-        with watch.time("prefill"):
-            state = _run(partial(self._generator.prefill, batch, bucket(limit)), len(prepared))
-        done = 0
-        while not all(reader.finish for reader in readers):
-            until = min(done + (CHUNK if done else FIRST_CHUNK), limit)
-            with watch.time("decode"):
-                step = partial(self._generator.decode, state, sampling, self.tokenizer.eos_id, until)
-                state = _run(step, len(prepared))
-                tokens = np.asarray(state.tokens)
-                for reader, row in zip(readers, tokens, strict=False):
-                    reader.feed(row[done:until])
-            done = until
-            yield readers
+    def _read(self, prepared: Sequence[Prepared], watch: Stopwatch) -> Iterator[list[AnswerReader]]:
+        return read_answers(self._generator, self.tokenizer, self.config.model, prepared, watch)
 
 
-class AnswerReader:
-    """Collects the tokens of one row until its answer ends."""
-
-    def __init__(self, tokenizer: Tokenizer, options: Options, room: int) -> None:
-        """`room` is how many tokens the model's positions leave for the answer."""
-        self.limit = min(options.max_new_tokens, room)
-        self.text = ""
-        self.tokens = 0
-        self.finish: Literal["stop", "length"] | None = None
-        self._stream = AnswerStream(tokenizer, options.stop)
-        # A model may have more ids than its tokenizer: those give no text.
-        self._known, self._unknown = len(tokenizer), tokenizer.unk_id
-        self._taken = 0
-
-    def feed(self, ids: Int[np.ndarray, " A"]) -> None:
-        """The next tokens; what comes after the answer's end is ignored."""
-        if self.finish:
-            return
-        ids = ids[ids != NO_TOKEN][: self.limit - self.tokens]
-        self.tokens += len(ids)
-        self.text += self._stream.feed(np.where(ids < self._known, ids, self._unknown))
-        if self._stream.stopped:
-            self.finish = "stop"
-        elif self.tokens == self.limit:
-            self.text += self._stream.finish()
-            self.finish = "length"
-
-    def take(self) -> str:
-        """The text since the last call."""
-        piece = self.text[self._taken :]
-        self._taken = len(self.text)
-        return piece
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Raises PredictError for less than 1."""
+def _divide(items: Sequence[Item], batch_size: int) -> list[Sequence[Item]]:
+    """The items in order, so many at a time."""
     if batch_size < 1:
         raise PredictError(f"batch_size {batch_size}: use at least 1")
+    return [items[at : at + batch_size] for at in range(0, len(items), batch_size)]
+
+
+def _complete(
+    asked: Request | MediaSource,
+    prompt: str | None,
+    task: Task | None,
+    landmarks: Landmarks,
+    crop: Crop,
+    options: Options,
+) -> Request:
+    """A request as it is, or one about a bare medium."""
+    return asked if isinstance(asked, Request) else Request(asked, prompt, task, landmarks, crop, options)
 
 
 def check_fit(config: Config, tokenizer: Tokenizer, num_frames: int | None) -> int:
@@ -374,14 +354,3 @@ def check_fit(config: Config, tokenizer: Tokenizer, num_frames: int | None) -> i
     if num_frames is not None and not 1 <= num_frames <= most:
         raise PredictError(f"num_frames {num_frames}: the video tower takes 1 to {most}")
     return num_frames or most
-
-
-def _run(step: Callable[[], Decoding], rows: int) -> Decoding:
-    """The result of a step, waited for, because that is when the device says that its memory is full."""
-    try:
-        return jax.block_until_ready(step())
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        remedy = "use a smaller --batch-size" if rows > 1 else "use a machine with more memory"
-        raise PredictError(f"the device has too little memory for {rows} prompts at once: {remedy}") from None

@@ -71,5 +71,10 @@ def say(line: str) -> None:
     sys.stderr.write(" ".join(part.strip() for part in line.splitlines() if part.strip()) + "\n")
 
 
+def show(text: str) -> None:
+    """Lines to standard error, as they are."""
+    sys.stderr.write(f"{text}\n")
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(number)

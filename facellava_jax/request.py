@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from .answers import Task as Task
 from .errors import FaceLlavaError
 
-Task = Literal["emotion", "age", "attributes", "action-units", "deepfake"]
 # A file, a folder of frames, an image (Y, X, 3) or a clip (T, Y, X, 3) of uint8 RGB pixels.
 MediaSource = str | Path | np.ndarray
 # auto: cut media to the face, as training data were. none: take them as they are.

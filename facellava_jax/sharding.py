@@ -1,4 +1,4 @@
-"""Where every number of a training run lives: the mesh, the table from parameter paths to its axes, shardings.
+"""Where every number lives: the mesh, the table from parameter paths to its axes, shardings.
 
 The batch's rows are divided over `data` and `fsdp`; parameters, and with them gradients and the optimizer's moments,
 over `fsdp` (gathered where they are used) and `tensor` (heads and feed-forward widths, as in Megatron-LM).
@@ -7,15 +7,19 @@ over `fsdp` (gathered where they are used) and `tensor` (heads and feed-forward 
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
-from .axes import Batch
-from .config import ConfigError
+from .axes import KVCache
+from .config import ConfigError, ModelConfig
 from .experiment import MeshConfig
+from .models.facellava import FaceLlava, build_model
+from .models.layers import Scan
 
 Tree = TypeVar("Tree")
 
@@ -120,6 +124,23 @@ def gather(path: str, array: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec(*kept)))
 
 
+def assemble(config: ModelConfig, params: Mapping[str, Array], mesh: Mesh, *, remat: bool) -> FaceLlava:
+    """The model, with parameters that are brought together over `fsdp` where they are used, a layer at a time."""
+    model = build_model(
+        config,
+        {path: array if "/layers/" in path else gather(path, array, mesh) for path, array in params.items()},
+    )
+
+    def gather_layer(path: str, array: Array, part: str) -> Array:
+        # Matrices travel in the compute dtype: in bfloat16 that is half the bytes.
+        return gather(f"{part}/layers/{path}", array.astype(config.dtype) if array.ndim == 2 else array, mesh)
+
+    for part in ("image_tower", "video_tower", "decoder"):
+        if (module := getattr(model, part)) is not None:
+            module.scan = Scan(remat, partial(gather_layer, part=part))
+    return model
+
+
 def _names(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (axes,) if isinstance(axes, str) else axes or ()
 
@@ -129,8 +150,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
-def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """A batch on the mesh's devices, from the rows that this host has read: all of them, or its share, in order."""
+def place_batch(batch: Tree, mesh: Mesh) -> Tree:
+    """A batch's arrays on the mesh's devices, from the rows that this host has: all of them, or its share, in order."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
@@ -144,3 +165,15 @@ def constrain_rows(tree: Tree, mesh: Mesh, *, axis: int = 0) -> Tree:
     """Inside a compiled function: the tree, the rows along `axis` of every array divided as a batch is."""
     sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, ROWS))
     return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, sharding), tree)
+
+
+def constrain_cache(cache: KVCache, mesh: Mesh) -> KVCache:
+    """Inside a compiled function: keys and values, divided by rows, and by heads where `tensor` divides these."""
+    heads = "tensor" if cache.k.shape[3] % mesh.shape["tensor"] == 0 else None
+    sharding = NamedSharding(mesh, PartitionSpec(None, ROWS, None, heads))
+    return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, sharding), cache)
+
+
+def count_places(mesh: Mesh) -> int:
+    """How many parts a batch's rows are divided into: their number is to be a multiple of it."""
+    return math.prod(mesh.shape[axis] for axis in ROWS)

@@ -1,6 +1,5 @@
 """One step of training: state and batch in, state and metrics out, as a pure function that is compiled once a shape."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -16,10 +15,9 @@ from .axes import Batch
 from .config import ConfigError, DType, ModelConfig
 from .experiment import Experiment
 from .lora import ADAPTERS
-from .models.facellava import FaceLlava, build_model
-from .models.layers import Scan
+from .models.facellava import FaceLlava
 from .optim import Optimizer, global_norm
-from .sharding import ROWS, constrain, constrain_rows, gather, tree_shardings
+from .sharding import assemble, constrain, constrain_rows, count_places, tree_shardings
 from .text import IGNORE
 
 # Positions whose logits stand in memory at a time.
@@ -153,26 +151,9 @@ def compute_gradients(
     return jax.lax.scan(add_part, nothing, split_rows(batch, accumulate, mesh))[0]
 
 
-def assemble(config: ModelConfig, params: Mapping[str, Array], mesh: Mesh, *, remat: bool) -> FaceLlava:
-    """The model, with parameters that are brought together over `fsdp` where they are used, a layer at a time."""
-    model = build_model(
-        config,
-        {path: array if "/layers/" in path else gather(path, array, mesh) for path, array in params.items()},
-    )
-
-    def gather_layer(path: str, array: Array, part: str) -> Array:
-        # Matrices travel in the compute dtype: in bfloat16 that is half the bytes.
-        return gather(f"{part}/layers/{path}", array.astype(config.dtype) if array.ndim == 2 else array, mesh)
-
-    for part in ("image_tower", "video_tower", "decoder"):
-        if (module := getattr(model, part)) is not None:
-            module.scan = Scan(remat, partial(gather_layer, part=part))
-    return model
-
-
 def split_rows(batch: Batch, accumulate: int, mesh: Mesh) -> Batch:
     """The batch in parts along a new first axis; part p holds rows p, p + accumulate, p + 2 accumulate, ..."""
-    rows, places = batch.tokens.shape[0], math.prod(mesh.shape[axis] for axis in ROWS)
+    rows, places = batch.tokens.shape[0], count_places(mesh)
     if rows % (accumulate * places):
         raise ConfigError(
             f"data.batch_size {rows} is no multiple of {accumulate * places}: optim.accumulate {accumulate} x "

@@ -37,7 +37,7 @@ from .run import (
     resolve_experiment,
     write_result,
 )
-from .sharding import ROWS, make_mesh, place_batch
+from .sharding import count_places, make_mesh, place_batch
 from .step import TrainState, configure_training, init_state, make_train_step, select_trainable
 from .synthetic import render_dataset
 
@@ -172,7 +172,7 @@ def catch_signals() -> Iterator[Callable[[int], KeyboardInterrupt | None]]:
 def check_rows(experiment: Experiment, mesh: Mesh) -> None:
     """Raises ConfigError for batches that cannot be divided among the devices."""
     rows, parts = experiment.data.batch_size, experiment.optim.accumulate
-    places = math.prod(mesh.shape[axis] for axis in ROWS)
+    places = count_places(mesh)
     if rows % (parts * places):
         raise ConfigError(
             f"data.batch_size {rows} cannot be divided among optim.accumulate {parts} x mesh data x fsdp {places}: "

@@ -1,4 +1,6 @@
-"""Jobs in worker processes: results in order, and no worker that outlives its parent. No JAX: workers import this."""
+"""Work beside the caller's, with results in order: jobs in worker processes, none of which outlives its parent, and
+reading ahead in a thread. No JAX: workers import this.
+"""
 
 import contextlib
 import multiprocessing
@@ -7,8 +9,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import TypeVar
@@ -60,6 +62,30 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: in
         raise
     finally:
         pool.shutdown()
+
+
+def read_ahead(
+    read: Callable[[Job], Result], inputs: Sequence[Job], batch_size: int
+) -> Iterator[tuple[Sequence[Job], list[Result | Exception]]]:
+    """Parts of `batch_size` inputs, each read while the one before is dealt with; errors in the places of the bad."""
+
+    def read_part(part: Sequence[Job]) -> list[Result | Exception]:
+        outcomes: list[Result | Exception] = []
+        for each in part:
+            try:
+                outcomes.append(read(each))
+            except (FaceLlavaError, OSError) as error:
+                outcomes.append(error)
+        return outcomes
+
+    parts = [inputs[at : at + batch_size] for at in range(0, len(inputs), batch_size)]
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read_part, parts[0])
+        for number, part in enumerate(parts, start=1):
+            outcomes = ahead.result()
+            if number < len(parts):
+                ahead = reader.submit(read_part, parts[number])
+            yield part, outcomes
 
 
 def follow_parent() -> None:

@@ -25,12 +25,12 @@ LIBRARY, CONVERSION = "facellava_jax", "conversion"
 # a module imports only what stands left of it.
 ORDER = [
     [["extras", "errors", "config", "experiment", "axes", "program", "workers", "stopwatch", "headers"]],
-    [["models"], ["media", "pixels", "faces", "text", "answers"], ["request"]],
+    [["models"], ["media", "pixels", "faces", "text"], ["answers", "request"]],
     [["flops", "sharding", "optim", "lora", "step", "quantize"], ["synthetic"]],
     [["generate"], ["data"], ["checkpoint"], ["framing", "overlay"], ["memory"]],
-    [["run", "train"], ["attention", "predict"], ["results", "face_tables", "extraction"]],
+    [["run", "train"], ["attention", "reading", "scoring", "predict"], ["results", "face_tables", "extraction"]],
     [["plan"], ["evaluate"]],
-    [["cli_data", "cli_faces", "cli_train", "cli"]],
+    [["cli_data", "cli_faces", "cli_train", "cli_eval", "cli"]],
 ]
 # Only these files use these packages. (None: any file may.)
 OPTIONAL: dict[str, set[str] | None] = {
@@ -55,10 +55,12 @@ OPTIONAL: dict[str, set[str] | None] = {
         "facellava_jax/synthetic/scene.py",
     },
     "grain": {"facellava_jax/data/pipeline.py"},
+    "matplotlib": {"facellava_jax/evaluate/plots.py"},
     "mediapipe": {"facellava_jax/faces/mediapipe.py"},
     "optax": {"facellava_jax/optim.py"},
     "safetensors": {"conversion/source.py", "conversion/export.py"},
     "sentencepiece": None,
+    "sklearn": {"facellava_jax/evaluate/metrics.py", "facellava_jax/evaluate/probabilities.py"},
     "tensorboardX": {"facellava_jax/run/metrics.py"},
     "tensorflow_datasets": {"facellava_jax/data/prepare.py", "facellava_jax/data/shards.py"},
     # Never imported.

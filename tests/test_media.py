@@ -18,7 +18,10 @@ from facellava_jax.pixels import preprocess_image, preprocess_video
 
 TOLERANCE = 2e-5
 FRAMES = 12
-CONTAINERS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".avi": "mpeg4", ".webm": "libvpx"}
+CONTAINERS = {
+    **{".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264"},
+    **{".avi": "mpeg4", ".flv": "flv", ".webm": "libvpx"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -412,7 +415,7 @@ def test_recorded_rotation_is_applied(tmp_path: Path, turns: int) -> None:
 BAD_CLIPS = {
     "missing": (None, "no such file"),
     "empty": (b"", "empty"),
-    "text": (b"hello\n" * 50, "not a clip.*MP4 or MOV, AVI or MKV"),
+    "text": (b"hello\n" * 50, "not a clip.*MP4 or MOV, AVI, FLV or MKV"),
     "a picture": (png_of_size(4, 4), "holds no clip but PNG"),
     "an mp4's signature": (b"\0\0\0\x20ftypisom" + bytes(40), "no frame of it decodes"),
     "a playlist": (b"#EXTM3U\n#EXTINF:1\n/etc/passwd\n", "not a clip"),

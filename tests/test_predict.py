@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import random_params
 
-from facellava_jax import framing, memory, predict
+from facellava_jax import framing, memory, reading
 from facellava_jax.config import Config, MediaConfig, tiny
 from facellava_jax.faces import Face, FaceFinder, choose_window, cut_window, to_crop
 from facellava_jax.faces.encode import ClipWriter
@@ -21,7 +21,8 @@ from facellava_jax.generate import NO_TOKEN
 from facellava_jax.media import iterate_video
 from facellava_jax.models.facellava import FaceLlava, build_model
 from facellava_jax.pixels import preprocess_image, preprocess_video
-from facellava_jax.predict import Answer, AnswerReader, Predictor, Prepared
+from facellava_jax.predict import Answer, Predictor, Prepared
+from facellava_jax.reading import AnswerReader
 from facellava_jax.request import Options, PredictError, Request
 from facellava_jax.text import PLACEHOLDER_ID, Tokenizer, build_prompt, encode_with_images
 
@@ -82,7 +83,7 @@ def read_ids(
         fed.clear()
         return list(zip(predictor.answer(prepared), [ids[:16] for ids in fed], strict=True))
 
-    monkeypatch.setattr(predict, "AnswerReader", Recorder)
+    monkeypatch.setattr(reading, "AnswerReader", Recorder)
     return read
 
 

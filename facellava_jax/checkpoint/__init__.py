@@ -5,6 +5,7 @@ small process. Reading allocates one stacked array at a time and nothing beside 
 """
 
 from .aside import CheckpointError, deferred_signals, write_aside
+from .digest import digest_checkpoint
 from .read import FORMAT, cast, disk_paths, layer_shapes, load_params, read_array, read_config, read_manifest
 from .write import silence_orbax, write_checkpoint
 
@@ -13,6 +14,7 @@ __all__ = [
     "CheckpointError",
     "cast",
     "deferred_signals",
+    "digest_checkpoint",
     "disk_paths",
     "layer_shapes",
     "load_params",

@@ -34,11 +34,16 @@ class MediumFile(NamedTuple):
 
 
 class Record(NamedTuple):
-    """An entry of a list. `name` is its `id`, or its number where it has none. Media are clips first, then pictures."""
+    """An entry of a list. `name` is its `id`, or its number where it has none. Media are clips first, then pictures.
+
+    `task` and `labels`, where an entry has them, say what its first question is about and what is true; unchecked.
+    """
 
     name: str
     media: tuple[MediumFile, ...]
     conversations: tuple[dict[str, Any], ...]
+    task: Any = None
+    labels: Any = None
 
     def count(self, kind: Kind) -> int:
         return sum(medium.kind == kind for medium in self.media)
@@ -111,7 +116,7 @@ class RecordList:
             MediumFile(kind, self.roots[kind] / name, self.roots[kind] / file if file else None)
             for (kind, name), file in zip(media, landmarks, strict=True)
         )
-        return Record(str(value.get("id", number)), tuple(files), tuple(turns))
+        return Record(str(value.get("id", number)), tuple(files), tuple(turns), value.get("task"), value.get("labels"))
 
 
 def shorten_cause(cause: str) -> str:

@@ -152,6 +152,22 @@ def encode_with_images(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
+def encode_answer(tokenizer: Tokenizer, prompt: str, answer: str, template: str = "llava_v1") -> list[int]:
+    """The ids of `answer` and of its end, as they follow `prompt`'s in a recorded conversation.
+
+    `prompt` is the text of `build_prompt`. Raises TextError for an answer that no model gives: one that is empty, holds
+    `<image>` or ends before its end.
+    """
+    if not answer.strip():
+        raise TextError("an answer is empty: give it a text, or leave it out")
+    asked = encode_with_images(tokenizer, prompt)
+    whole = encode_with_images(tokenizer, f"{prompt} {answer}{_template(template).ending}")
+    ids = whole[len(asked) :]
+    if whole[: len(asked)] != asked or PLACEHOLDER_ID in ids or tokenizer.eos_id in ids[:-1]:
+        raise TextError(f"no model answers {answer!r}: leave {IMAGE_PLACEHOLDER} and special tokens out of it")
+    return ids
+
+
 def read_conversation(turns: Sequence[Mapping[str, Any]]) -> list[str]:
     """The texts of a record's `conversations`: human and gpt in turn, human first (one leading gpt turn is dropped).
 

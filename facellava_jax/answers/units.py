@@ -1,0 +1,162 @@
+"""The facial action units that an answer states."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from .claims import read_statements
+from .words import Lexicon, Mention, compile_pattern
+
+# Names of the Facial Action Coding System: Ekman, Friesen and Hager, 2002; where 1978's is another, it follows.
+NAMES: Mapping[int, str] = {
+    1: "inner brow raiser",
+    2: "outer brow raiser",
+    4: "brow lowerer",
+    5: "upper lid raiser",
+    6: "cheek raiser and lid compressor, cheek raiser",
+    7: "lid tightener",
+    8: "lips toward each other, lips towards each other",
+    9: "nose wrinkler",
+    10: "upper lip raiser",
+    11: "nasolabial furrow deepener, nasolabial deepener",
+    12: "lip corner puller",
+    13: "sharp lip puller, cheek puffer",
+    14: "dimpler",
+    15: "lip corner depressor",
+    16: "lower lip depressor",
+    17: "chin raiser",
+    18: "lip pucker, lip puckerer",
+    19: "tongue show",
+    20: "lip stretcher",
+    21: "neck tightener",
+    22: "lip funneler, lip funneller",
+    23: "lip tightener",
+    24: "lip presser, lip pressor",
+    25: "lips part",
+    26: "jaw drop",
+    27: "mouth stretch",
+    28: "lips suck, lip suck",
+    29: "jaw thrust",
+    30: "jaw sideways",
+    31: "jaw clencher",
+    32: "lip bite, bite",
+    33: "cheek blow, blow",
+    34: "cheek puff, puff",
+    35: "cheek suck",
+    36: "tongue bulge",
+    37: "lip wipe",
+    38: "nostril dilator",
+    39: "nostril compressor",
+    43: "eye closure, eyes closed",
+    45: "blink",
+    46: "wink",
+}
+# Units of eyes and head (FACS 1978 and 2002), which answers name by their codes alone. 0 is the neutral face.
+CODES = {0, *NAMES, 41, 42, 44, *range(51, 59), *range(61, 67)}
+# Other forms of the names' words. They are read where an answer gives no code: beside codes they describe.
+FORMS: Mapping[str, tuple[str, ...]] = {
+    "raiser": ("raise", "raised", "raising", "raisers"),
+    "lowerer": ("lower", "lowered", "lowering"),
+    "tightener": ("tighten", "tightened", "tightening"),
+    "wrinkler": ("wrinkle", "wrinkled", "wrinkling"),
+    "puller": ("pull", "pulled", "pulling"),
+    "depressor": ("depress", "depressed", "depression"),
+    "stretcher": ("stretch", "stretched", "stretching"),
+    "pressor": ("press", "pressed", "pressing"),
+    "part": ("parted", "parting"),
+    "drop": ("dropped", "dropping", "drops"),
+    "dimpler": ("dimples", "dimpling"),
+    "puckerer": ("puckered", "puckering"),
+}
+# What leads to codes, a code with its side and its strength (A to E), and what joins codes to a list.
+LEAD = (
+    r"\b(?:au'?s?|(?:action )?units?|facs)(?: cod(?:e|es|ing))?(?: (?:that|which|are|is|were|include|active"
+    r"|activated|present|visible|shown|seen"
+    r"|detected|observed|numbers?|codes?|here|in the image)){0,5} ?[:=]? ?(?=\d)"
+)
+CODE = r"(\d{1,2})[lrtbu]?[a-e]?(?![a-z\d%]|\.\d)"
+JOIN = r" ?(?:\([^()]*\))? ?(?:, ?(?:and |or )?|and |or |& ?|\+ ?|/ ?|- ?)"
+# Of a number in a list: what may follow one that is a code.
+FOLLOWS = r"(?= ?(?:$|[,.;:)/+&(-])| (?:and|or|are|is|were|was|with|at|in|on|which|that|can|active|visible|present)\b)"
+ONLY_NUMBERS = r"(?:\d{1,2}|and|[\s,.;+&/()-])+"
+NOTHING = (
+    r"\b(?:no|none of the|not (?:a single|one)|zero) (?:[a-z]+ ){0,3}?(?:action units?|aus)\b",
+    r"\b(?:no|any) (?:[a-z]+ ){0,2}?(?:facial|muscle) (?:movements?|activity|activation)\b",
+    r"\bnot (?!determine|identify|tell|say|recogni|assess|provide)(?:[a-z]+ ){0,3}any (?:[a-z]+ ){0,2}"
+    r"(?:action units?|aus)\b",
+    r"\b(?:action units|aus)(?: [a-z]+){0,3} ?: ?none\b",
+    r"\ball (?:[a-z]+ ){0,3}?(?:action units|aus) (?:are|were) (?:inactive|absent|off|not active)\b",
+    r"^\W*none\W*$",
+)
+
+
+@cache
+def _names() -> Lexicon[int]:
+    return Lexicon((name, unit) for unit, names in NAMES.items() for name in names.split(", "))
+
+
+@cache
+def _forms() -> Lexicon[int]:
+    """Names in other forms, and of brows as well as of a brow."""
+    return Lexicon(
+        (form, unit) for unit, names in NAMES.items() for name in names.split(", ") for form in _inflect(name)
+    )
+
+
+def _inflect(name: str) -> Iterator[str]:
+    stem, _, last = name.rpartition(" ")
+    for part in {stem, stem.replace("brow", "brows"), stem.replace("brow", "eyebrow"), stem.replace("lip", "lips")}:
+        yield f"{part} {last}".strip()
+        for form in FORMS.get(last, ()):
+            yield f"{part} {form}".strip()
+            if form.endswith("ed"):
+                yield from (f"{part} {verb} {form}" for verb in ("is", "are", "has", "have"))
+                yield f"{form} {part}"
+
+
+def _find_codes(text: str) -> Iterator[Mention[int]]:
+    code, joined = compile_pattern(CODE), re.compile(rf"{JOIN}(?:(?P<lead>aus? ?)?{CODE})")
+    for lead in compile_pattern(LEAD).finditer(text):
+        match = code.match(text, lead.end())
+        start = lead.start()
+        while match:
+            yield Mention(start, match.end(), int(match[match.lastindex or 0]))
+            following = joined.match(text, match.end())
+            if not following or following["lead"] or not compile_pattern(FOLLOWS).match(text, following.end()):
+                break
+            match, start = following, following.start(following.lastindex or 0)
+
+
+def _find_names(text: str, codes: list[Mention[int]], names: Lexicon[int]) -> Iterator[Mention[int]]:
+    """Without those that stand at a code, which says the same."""
+    beside = compile_pattern(r"\s*[(:-]?\s*(?:the )?")
+    for name in names.find(text):
+        if not any(
+            beside.fullmatch(text, code.end, name.start) or beside.fullmatch(text, name.end, code.start)
+            for code in codes
+        ):
+            yield name
+
+
+def parse_units(text: str) -> frozenset[int] | None:
+    """Numbers of the action units that are active; none where the answer only says which are not."""
+    if compile_pattern(ONLY_NUMBERS).fullmatch(text) and (numbers := re.findall(r"\d+", text)):
+        return frozenset(map(int, numbers)) & CODES - {0} or None
+    statements = read_statements(text)
+    codes = [[code for code in _find_codes(statement.text) if code.value in CODES] for statement in statements]
+    names = _names() if any(codes) else _forms()
+    active: dict[int, bool] = {}
+    spoken = False
+    for statement, found in zip(statements, codes, strict=True):
+        mentions = [*found, *_find_names(statement.text, found, names)]
+        mentions.sort(key=lambda mention: mention.start)
+        said = {
+            mention.value: stated
+            for mention in mentions
+            if (stated := statement.states(mention.start, mention.end)) is not None
+        }
+        if statement.revises and any(said.values()):
+            active.clear()
+        active |= said
+        spoken |= bool(said) or bool(compile_pattern(*NOTHING).search(statement.text))
+    return frozenset(unit for unit, stated in active.items() if stated and unit) if spoken else None

@@ -1,0 +1,511 @@
+"""evaluate: faces kept beside the data, answers that go on where they stopped, results that depend on nothing else."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import miniatures
+import numpy as np
+import pytest
+
+from facellava_jax.answers import parse
+from facellava_jax.checkpoint import digest_checkpoint
+from facellava_jax.evaluate import cache as caching
+from facellava_jax.evaluate.benchmark import Example, Medium
+from facellava_jax.evaluate.benchmarks import BENCHMARKS
+from facellava_jax.evaluate.cache import CacheError, FaceCache
+from facellava_jax.evaluate.candidates import list_candidates
+from facellava_jax.evaluate.facts import EvaluateError, Evaluation
+from facellava_jax.evaluate.run import draw_examples, evaluate, place_beside, share_out
+from facellava_jax.faces import Box, Face, FaceError, FaceFinder, Window, cut_window, pick_face, to_crop
+from facellava_jax.faces.encode import ClipWriter
+from facellava_jax.faces.extract import ExtractOptions, extract_faces
+from facellava_jax.media import Kind, MediaError, load_image, load_landmarks, load_video
+from facellava_jax.overlay import write_picture
+from facellava_jax.predict import Predictor
+from facellava_jax.request import Options, Request
+from facellava_jax.results import ResultsError
+from facellava_jax.synthetic import render_dataset, render_sample
+
+ROOT = Path(__file__).parent.parent
+SAMPLES, LENGTH = 10, 6
+FRAMES = 8
+# Numbers of samples of each kind.
+FILMS: dict[int, Kind] = {0: "video", 1: "image"}
+METRICS = {
+    "emotion": "uar",
+    "age": "mae",
+    "attributes": "mean_accuracy",
+    "action-units": "mean_f1",
+    "deepfake": "accuracy",
+}
+
+
+# The face cache
+
+
+@pytest.fixture
+def album(tmp_path: Path, astronaut: np.ndarray) -> Path:
+    """A data set's folder: pictures with and without a face, a crop, a clip, a folder of frames, a file of nothing."""
+    data = tmp_path / "album"
+    (data / "frames").mkdir(parents=True)
+    write_picture(data / "wide.png", astronaut)
+    write_picture(data / "crop.png", np.ascontiguousarray(astronaut[:256, 96:352]))
+    noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
+    write_picture(data / "none.png", noise)
+    (data / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with ClipWriter(data / "pan.mp4", 24.0) as writer:
+        for index in range(FRAMES):
+            frame = np.ascontiguousarray(astronaut[:320, 40 + index : 400 + index])
+            writer.add(frame, index / 24)
+            write_picture(data / "frames" / f"{index}.png", frame)
+    return data
+
+
+def fill(cache: FaceCache, *media: Medium) -> list[int]:
+    return [*cache.fill(cache.list_missing(media))]
+
+
+def test_a_face_is_cut_out_as_the_command_faces_does(album: Path, finder: FaceFinder, tmp_path: Path) -> None:
+    cache, wide = FaceCache(tmp_path / "album.faces", album), Medium(path=album / "wide.png")
+    assert fill(cache, wide, wide) == [1]
+    extract_faces(wide.path, tmp_path / "ours", finder, ExtractOptions(overlay=False))
+    shown = cache.find(wide)
+    assert shown.path == tmp_path / "album.faces" / "wide.png.png"
+    np.testing.assert_array_equal(load_image(shown.path), load_image(tmp_path / "ours.png"))
+    np.testing.assert_array_equal(np.load(shown.landmarks or ""), np.load(tmp_path / "ours.npy"))
+
+
+def test_a_crop_stays_as_it_is(album: Path, finder: FaceFinder, tmp_path: Path) -> None:
+    cache, crop = FaceCache(tmp_path / "faces", album), Medium(path=album / "crop.png")
+    fill(cache, crop)
+    shown = cache.find(crop)
+    assert shown.path == crop.path
+    face = pick_face(finder.find(load_image(crop.path)), crop.path)
+    np.testing.assert_allclose(load_landmarks(shown.landmarks or Path())[0] * 256, face.landmarks, atol=1e-4)
+
+
+def test_a_face_beyond_the_border_is_taken_with_what_is_beyond(
+    album: Path, face: Face, finder: FaceFinder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule of FaceInstruct-1M leaves nothing of it."""
+    moved = face._replace(box=Box(480.0, 100.0, 100.0, 100.0), landmarks=face.landmarks + 300)
+    monkeypatch.setattr(finder, "find", lambda picture: [moved])
+    monkeypatch.setattr(caching, "_load_finder", lambda: finder)
+    wide = Medium(path=album / "wide.png")
+    with pytest.raises(FaceError, match="cut off by the border"):
+        extract_faces(wide.path, tmp_path / "ours", finder)
+    cache = FaceCache(tmp_path / "faces", album)
+    fill(cache, wide)
+    shown = cache.find(wide)
+    window = Window(470, 90, 590, 210)
+    np.testing.assert_array_equal(load_image(shown.path), cut_window(load_image(wide.path), window, "centered"))
+    points = load_landmarks(shown.landmarks or Path())[0] * 256
+    np.testing.assert_allclose(points, to_crop(moved.landmarks, window), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["pan.mp4", "frames"])
+def test_a_clip_and_a_folder_of_frames_become_a_clip(album: Path, tmp_path: Path, name: str) -> None:
+    cache, medium = FaceCache(tmp_path / "faces", album), Medium(path=album / name)
+    fill(cache, medium)
+    shown = cache.find(medium)
+    assert shown.path == tmp_path / "faces" / f"{name}.mp4"
+    clip = load_video(shown.path, 4)
+    assert clip.length == FRAMES and clip.frames.shape[1:] == (256, 256, 3)
+    points = load_landmarks(shown.landmarks or Path(), clip)
+    assert points.shape == (4, 68, 2) and 0 < points.mean() < 1
+
+
+def test_frames_of_a_video_are_decoded_in_one_pass(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    read = caching.iterate_medium
+    monkeypatch.setattr(caching, "iterate_medium", lambda path: opened.append(path) or read(path))
+    cache = FaceCache(tmp_path / "faces", album)
+    media = [Medium(path=album / "pan.mp4", frame=frame) for frame in (5, 2, 7)]
+    assert fill(cache, *media) == [3]
+    assert opened == [album / "pan.mp4"]
+    for medium in media:
+        shown = cache.find(medium)
+        assert shown.path == tmp_path / "faces" / "pan.mp4" / f"{medium.frame:06}.png"
+        assert load_landmarks(shown.landmarks or Path()).shape == (1, 68, 2)
+    far = Medium(path=album / "pan.mp4", frame=FRAMES)
+    fill(cache, far)
+    with pytest.raises(MediaError, match=r"pan.mp4: has 8 frames, and frame 8 is asked about"):
+        cache.find(far)
+
+
+def test_without_a_face_the_whole_is_shown(album: Path, tmp_path: Path) -> None:
+    cache, none = FaceCache(tmp_path / "faces", album), Medium(path=album / "none.png")
+    with ClipWriter(album / "none.mp4", 24.0) as writer:
+        for index in range(3):
+            writer.add(load_image(none.path), index / 24)
+    clip, frame = Medium(path=album / "none.mp4"), Medium(path=album / "none.mp4", frame=1)
+    fill(cache, none, clip, frame)
+    assert [cache.find(each) for each in (none, clip)] == [(none.path, None), (clip.path, None)]
+    assert cache.find(frame).landmarks is None
+    assert load_image(cache.find(frame).path).shape == (200, 300, 3)
+    assert "no face found" in (tmp_path / "faces" / "none.png.none").read_text()
+    assert cache.list_missing([none, clip, frame]) == []
+
+
+def test_the_data_are_left_alone_and_faces_are_found_once(album: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in album.rglob("*")}
+    cache = FaceCache(tmp_path / "faces", album)
+    media = [Medium(path=album / name) for name in ("wide.png", "crop.png", "none.png", "damaged.png", "pan.mp4")]
+    assert fill(cache, *media) == [1] * 5
+    assert {path: path.stat().st_mtime_ns for path in album.rglob("*")} == before
+    with pytest.raises(MediaError, match=r"damaged\.png: "):
+        cache.find(media[3])
+    again = FaceCache(tmp_path / "faces", album)
+    assert again.list_missing(media) == [media[3]]
+    later = time.time() + 5
+    shutil.copy(album / "none.png", album / "wide.png")
+    os.utime(album / "wide.png", (later, later))
+    assert again.list_missing(media) == [media[0], media[3]]
+    fill(again, media[0])
+    assert again.find(media[0]) == (album / "wide.png", None)
+    assert not [*(tmp_path / "faces").glob("*.part")]
+
+
+def test_media_of_other_folders_stay_in_the_cache(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    cache = FaceCache(tmp_path / "faces", tmp_path / "other")
+    for path in (album / "crop.png", tmp_path / "other" / ".." / "album" / "crop.png"):
+        medium = Medium(path=path)
+        fill(cache, medium)
+        landmarks = cache.find(medium).landmarks
+        assert landmarks and landmarks.is_relative_to(tmp_path / "faces" / "elsewhere")
+
+
+def test_faces_go_beside_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "sub")
+    monkeypatch.chdir(tmp_path / "data")
+    for data in (".", "../data", "sub/..", tmp_path / "data"):
+        assert place_beside(Path(data)).resolve() == tmp_path / "data.faces"
+    assert place_beside(tmp_path / "link") == tmp_path / "link.faces"
+
+
+def test_a_place_that_cannot_be_used_is_one_line(album: Path, tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match=r"album holds no faces of this release: .* --cache$"):
+        FaceCache(album, album)
+    (tmp_path / "file").touch()
+    cache = FaceCache(tmp_path / "file" / "faces", album)
+    with pytest.raises(CacheError, match=r"cannot be written to \(Not a directory\): name another place with --cache$"):
+        fill(cache, Medium(path=album / "crop.png"))
+
+
+# Which examples
+
+
+def make_examples(count: int, task: Any = "deepfake", files: int | None = None) -> list[Example]:
+    return [
+        Example(
+            name=f"{task} {index}",
+            task=task,
+            truth="real",
+            media=(Medium(path=Path(f"{index % (files or count)}.avi"), frame=index if files else None),),
+        )
+        for index in range(count)
+    ]
+
+
+def test_a_limit_draws_at_random_and_keeps_the_order() -> None:
+    examples = make_examples(1000)
+    drawn = draw_examples(examples, 100, 0)
+    places = [examples.index(example) for example in drawn]
+    assert places == sorted({*places}) and len(places) == 100
+    assert 400 < np.mean(places) < 600 and places[-1] - places[0] > 900
+    assert draw_examples(examples, 100, 0) == drawn != draw_examples(examples, 100, 1)
+    assert {*map(examples.index, draw_examples(examples, 50, 0))} < {*places}
+    assert draw_examples(examples, 1000, 0) == draw_examples(examples, None, 0) == examples
+
+
+def test_hosts_share_examples_by_files() -> None:
+    examples = [*make_examples(60, files=7), *make_examples(5, "age")]
+    assert share_out(examples, 1) == [[*examples[60:], *examples[:60]]]
+    shares = share_out(examples, 3)
+    assert sorted(example.name for share in shares for example in share) == sorted(each.name for each in examples)
+    assert max(map(len, shares)) - min(map(len, shares)) < 10
+    files = [{example.media[0].path for example in share if example.media[0].frame is not None} for share in shares]
+    assert sum(map(len, files)) == 7
+
+
+def test_candidates_are_answers_that_state_their_label() -> None:
+    for benchmark in BENCHMARKS.values():
+        for task in ("emotion", "deepfake", "age"):
+            for label, answer in list_candidates(task, benchmark).items():
+                assert parse(answer, task) == (float(label) if task == "age" else label)
+    assert {*list_candidates("emotion", BENCHMARKS["crema-d"])} == {*BENCHMARKS["crema-d"].classes}
+    for task in ("attributes", "action-units"):
+        with pytest.raises(EvaluateError, match=rf"{task}: .*: use --method generate"):
+            list_candidates(task, BENCHMARKS["celeba"])
+
+
+# Running
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two records of each task."""
+    folder = tmp_path_factory.mktemp("rendered") / "test"
+    for _ in render_dataset(folder, SAMPLES, 0, "test", FRAMES, workers=1):
+        pass
+    return folder
+
+
+@pytest.fixture
+def evaluation(rendered: Path, checkpoint: Path) -> Evaluation:
+    return Evaluation(benchmark="faceinstruct", data=rendered, model=checkpoint, max_new_tokens=LENGTH)
+
+
+@pytest.fixture(scope="session")
+def straight(rendered: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a run that nothing interrupts, on eight devices."""
+    out = tmp_path_factory.mktemp("straight") / "results"
+    evaluation = Evaluation(benchmark="faceinstruct", data=rendered, model=checkpoint, max_new_tokens=LENGTH)
+    results = evaluate(evaluation, out, batch_size=8)
+    assert results == json.loads((out / "results.json").read_text())
+    return out
+
+
+def read_table(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+
+
+def assert_same(out: Path, other: Path) -> None:
+    for name in ("predictions.jsonl", "results.json"):
+        assert (out / name).read_text() == (other / name).read_text()
+
+
+def test_answers_are_those_of_predictor(straight: Path, rendered: Path, checkpoint: Path) -> None:
+    predictor = Predictor.load(checkpoint)
+    records = json.loads((rendered / "data.json").read_text())
+    rows = read_table(straight)
+    assert [row["name"] for row in rows] == [record["id"] for record in records]
+    requests = [
+        Request(
+            rendered / (record.get("image") or record["video"]),
+            record["conversations"][0]["value"],
+            landmarks=rendered / record["landmarks_2d"],
+            options=Options(max_new_tokens=LENGTH),
+        )
+        for record in records
+    ]
+    for row, record, answer in zip(rows, records, predictor.predict_batch(requests, batch_size=8), strict=True):
+        assert (row["answer"], row["question"]) == (answer.text, answer.question)
+        label = parse(answer.text, record["task"])
+        assert row["label"] == (sorted(label) if isinstance(label, frozenset) else label)
+        assert (row["task"], row["truth"], row["status"]) == (record["task"], record["labels"], "ok")
+    assert not [path for path in rendered.parent.iterdir() if path.name.endswith(".faces")]
+
+
+def test_what_the_results_are_of_is_written_beside_them(straight: Path, rendered: Path, checkpoint: Path) -> None:
+    run = json.loads((straight / "results.json").read_text())["run"]
+    assert run["benchmark"] == "faceinstruct" and run["examples"] == SAMPLES and run["seed"] == 0
+    assert run["checkpoint_sha256"] == digest_checkpoint(checkpoint)
+    assert run["versions"].keys() == {"facellava_jax", "jax", "jaxlib", "python"}
+    assert run["config"]["model"]["dtype"] == run["dtype"] == "float32"
+    assert run["faceless"] == 0 and run["left_out"] == {}
+
+
+def start(data: Path, model: Path, out: Path, *more: str, **environment: str) -> "subprocess.Popen[bytes]":
+    """The command, on one device."""
+    command = [sys.executable, "-c", "from facellava_jax.cli import main; main()", "eval", "faceinstruct"]
+    options = {"--data": data, "--model": model, "--out": out, "--batch-size": 8, "--max-new-tokens": LENGTH}
+    words = [str(word) for pair in options.items() for word in pair]
+    return subprocess.Popen([*command, *words, *more], env={**os.environ, "XLA_FLAGS": "", **environment}, cwd=ROOT)
+
+
+def test_killed_and_resumed_and_on_one_device(straight: Path, rendered: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    process = start(rendered, checkpoint, out)
+    while not ((out / "predictions.jsonl").exists() and read_table_so_far(out)) and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < read_table_so_far(out) < SAMPLES and not (out / "results.json").exists()
+    assert start(rendered, checkpoint, out).wait() == 0
+    assert_same(out, straight)
+    before = (out / "predictions.jsonl").stat().st_mtime_ns
+    assert start(rendered, checkpoint, out).wait() == 0
+    assert (out / "predictions.jsonl").stat().st_mtime_ns == before
+
+
+def read_table_so_far(out: Path) -> int:
+    return (out / "predictions.jsonl").read_text().count("\n")
+
+
+def test_each_of_two_hosts_answers_a_part(
+    evaluation: Evaluation, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results"
+    assert evaluate(evaluation, out, batch_size=8, host=1, hosts=2) is None
+    assert "5 of 10 examples are left to other hosts" in capsys.readouterr().err
+    assert not (out / "results.json").exists()
+    assert evaluate(evaluation, out, batch_size=8, host=0, hosts=2)
+    assert_same(out, straight)
+    # What any hosts have done is done.
+    assert evaluate(evaluation, out, batch_size=8, host=2, hosts=3)
+    assert_same(out, straight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 4])
+def test_two_processes_are_one(straight: Path, rendered: Path, checkpoint: Path, tmp_path: Path, devices: int) -> None:
+    """As Slurm starts them."""
+    out = tmp_path / "results"
+    environment = {
+        **{"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    processes = [
+        start(rendered, checkpoint, out, "--distributed", **environment, SLURM_PROCID=number, SLURM_LOCALID=number)
+        for number in "01"
+    ]
+    assert [process.wait(600) for process in processes] == [0, 0]
+    assert_same(out, straight)
+
+
+def test_an_example_that_cannot_be_read_is_named_when_the_others_are_done(
+    evaluation: Evaluation, rendered: Path, straight: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "results"
+    shutil.copytree(rendered, data)
+    picture = next((data / "images").glob("*.jpg"))
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:200])
+    moved = dataclasses.replace(evaluation, data=data)
+    with pytest.raises(ResultsError, match=rf"^1 of 10 examples could not be answered, such as .*{picture.name}: "):
+        evaluate(moved, out, batch_size=8)
+    statuses = {row["name"]: row["status"] for row in read_table(out)}
+    assert [*statuses.values()].count("ok") == SAMPLES - 1 and statuses[picture.stem] == "error"
+    assert not (out / "results.json").exists()
+    picture.write_bytes(whole)
+    evaluate(moved, out, batch_size=8)
+    assert (out / "predictions.jsonl").read_text() == (straight / "predictions.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"method": "score", "task": "deepfake"}, "task None, not deepfake"),
+        ({"limit": 5}, "limit None, not 5"),
+        ({"seed": 1}, "seed 0, not 1"),
+        ({"max_new_tokens": 7}, "max_new_tokens 6, not 7"),
+        ({"dtype": "bfloat16"}, "dtype float32, not bfloat16"),
+    ],
+)
+def test_other_settings_are_refused(
+    evaluation: Evaluation, straight: Path, changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(EvaluateError, match=rf"results holds results of {complaint}: .* choose another --out$"):
+        evaluate(dataclasses.replace(evaluation, **changes), straight)
+
+
+def test_another_model_and_other_truths_are_refused(evaluation: Evaluation, straight: Path, tmp_path: Path) -> None:
+    model, data = tmp_path / "model", tmp_path / "data"
+    shutil.copytree(evaluation.model, model)
+    assert digest_checkpoint(model) == digest_checkpoint(evaluation.model)
+    piece = next(path for path in sorted((model / "params").rglob("c/0")) if path.is_file())
+    content = bytearray(piece.read_bytes())
+    content[-1] ^= 1
+    piece.write_bytes(content)
+    with pytest.raises(EvaluateError, match="holds results of another model: "):
+        evaluate(dataclasses.replace(evaluation, model=model), straight)
+    shutil.copytree(evaluation.data, data)
+    records = json.loads((data / "data.json").read_text())
+    records[1]["labels"] += 1
+    (data / "data.json").write_text(json.dumps(records))
+    with pytest.raises(EvaluateError, match="holds results of other examples or other truths: "):
+        evaluate(dataclasses.replace(evaluation, data=data), straight)
+
+
+def test_a_folder_of_other_things_is_refused(evaluation: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(EvaluateError, match=r"holds mine.txt and no evaluation: choose another --out$"):
+        evaluate(evaluation, tmp_path)
+    with pytest.raises(EvaluateError, match=r"mine.txt cannot be written to .*: choose another --out$"):
+        evaluate(evaluation, tmp_path / "mine.txt")
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(EvaluateError, match=r"run.json is damaged: choose another --out$"):
+        evaluate(evaluation, tmp_path)
+
+
+def test_scored_labels(evaluation: Evaluation, rendered: Path, tmp_path: Path) -> None:
+    evaluate(dataclasses.replace(evaluation, method="score", task="deepfake"), tmp_path / "results", batch_size=8)
+    rows = read_table(tmp_path / "results")
+    records = [each for each in json.loads((rendered / "data.json").read_text()) if each["task"] == "deepfake"]
+    predictor = Predictor.load(evaluation.model)
+    requests = [
+        Request(
+            rendered / record["video"],
+            record["conversations"][0]["value"],
+            landmarks=rendered / record["landmarks_2d"],
+        )
+        for record in records
+    ]
+    for row, scores in zip(rows, predictor.score_batch(requests, candidates=["Real.", "Fake."]), strict=True):
+        assert row["scores"] == pytest.approx(dict(zip(("real", "fake"), scores.probabilities, strict=True)), abs=1e-5)
+        assert row["label"] == max(row["scores"], key=row["scores"].get) and row["answer"] == scores.best
+    with pytest.raises(EvaluateError, match="attributes: an answer names several"):
+        evaluate(dataclasses.replace(evaluation, method="score", task="attributes"), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"benchmark": "imagenet"}, "benchmark 'imagenet' is not one of dfew, crema-d, "),
+        ({"split": "dev"}, "faceinstruct has no split 'dev': choose all"),
+        ({"benchmark": "raf-db", "task": "age"}, "raf-db asks about emotion, not age: leave out --task"),
+        ({"limit": 0}, "limit 0: use at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens 0: use a whole number"),
+    ],
+)
+def test_what_cannot_be_run(evaluation: Evaluation, tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        evaluate(dataclasses.replace(evaluation, **changes), tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+# The data sets
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[[Any, Kind], np.ndarray]:
+    """Rendered faces, whatever is true of them."""
+    films = {kind: render_sample(0, "test", number, frames=FRAMES).media[0].film for number, kind in FILMS.items()}
+    return lambda truth, kind: films[kind].frames[0] if kind == "image" else films[kind].frames
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_data_set_from_its_folder_to_its_results(
+    name: str, draw: Callable[[Any, Kind], np.ndarray], checkpoint: Path, tmp_path: Path
+) -> None:
+    data = miniatures.build(name, tmp_path / name, draw)
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    evaluation = Evaluation(benchmark=name, data=data, model=checkpoint, limit=8, max_new_tokens=LENGTH)
+    results = evaluate(evaluation, tmp_path / "results")
+    assert results
+    rows = read_table(tmp_path / "results")
+    assert 3 <= len(rows) <= 8 and results["run"]["faceless"] == 0
+    assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+    if (task := BENCHMARKS[name].task) is None:
+        assert results["tasks"].keys() == METRICS.keys()
+        return
+    assert results["tasks"].keys() == {task} == {row["task"] for row in rows}
+    assert results["tasks"][task][METRICS[task]]["n"] == results["run"]["examples"] == len(rows)
+    assert {row["face"] for row in rows} == {True}
+    assert len([*(tmp_path / f"{name}.faces").rglob("*.npy")]) == len(rows)
+    assert "<html" in (tmp_path / "results" / "report.html").read_text()

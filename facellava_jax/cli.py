@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .cli_data import Data
 from .cli_faces import Faces
 from .cli_train import Train
-from .config import DType
+from .config import NANO, DType
 from .errors import FaceLlavaError
 from .faces import draw_regions
 from .media import SUFFIXES, MediaError, list_media
@@ -50,8 +50,8 @@ class Predict:
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = ()
     """Pictures, clips, folders of them, or globs; none for a question about nothing."""
-    model: Path
-    """The checkpoint folder."""
+    model: Path | None = None
+    """The checkpoint folder; by default the small model of this package, which knows rendered faces only."""
     prompt: str | None = None
     """The question."""
     task: Task | None = None
@@ -103,6 +103,15 @@ class Predict:
             raise PredictError("--out takes the answers about inputs: name some")
         return self._answer_all(inputs, self.out, questions)
 
+    def _find_model(self) -> Path:
+        """The checkpoint folder. Says so where it is the default."""
+        if self.model is None:
+            say(
+                f"{PROGRAM}: without --model the small model of this package answers, which knows rendered faces only: "
+                "import real weights with facellava-convert import, and name them"
+            )
+        return self.model or NANO
+
     def _list_inputs(self) -> list[str]:
         """The media that the inputs name. Of several inputs, one that names none is left to fail on its own."""
         inputs: list[str] = []
@@ -149,7 +158,7 @@ class Predict:
     def _answer_one(self, inputs: list[str]) -> int:
         from .predict import Predictor
 
-        predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames)
+        predictor = Predictor.load(self._find_model(), dtype=self.dtype, num_frames=self.num_frames)
         prepared = self._prepare(predictor, inputs[0] if inputs else None)
         if self.overlay:
             write_picture(self.overlay, draw_views(inputs[0], [each.views[0] for each in prepared]))
@@ -174,9 +183,9 @@ class Predict:
     def _answer_all(self, inputs: list[str], out: Path, questions: set[str]) -> int:
         if self.batch_size < 1:
             raise PredictError(f"batch_size {self.batch_size}: use at least 1")
-        results = ResultFile(out, COLUMNS)
+        results, model = ResultFile(out, COLUMNS), str(self.model or NANO.name)
         for done in results.done.values():
-            if done["model"] != str(self.model):
+            if done["model"] != model:
                 raise ResultsError(f"{out} holds answers of {done['model']}: choose another --out")
             if done["question"] not in questions:
                 raise ResultsError(f"{out} holds answers to {done['question']!r}: choose another --out")
@@ -188,14 +197,16 @@ class Predict:
         from .predict import Predictor
 
         together = self.batch_size if self.face == "all" else min(self.batch_size, len(left))
-        predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames, batch_size=together)
+        predictor = Predictor.load(
+            self._find_model(), dtype=self.dtype, num_frames=self.num_frames, batch_size=together
+        )
         failed = 0
         with results, tqdm(total=len(inputs), initial=len(inputs) - len(left), unit="file", disable=None) as bar:
             for files, outcomes in read_ahead(partial(self._prepare, predictor), left, self.batch_size):
                 good = [each for outcome in outcomes if not isinstance(outcome, Exception) for each in outcome]
                 answers = iter(predictor.answer_in_parts(good, self.batch_size))
                 for file, outcome in zip(files, outcomes, strict=True):
-                    common = {"file": file, "model": str(self.model), "settings": self._settings()}
+                    common = {"file": file, "model": model, "settings": self._settings()}
                     if isinstance(outcome, Exception):
                         failed += 1
                         results.write({**common, "status": "error", "error": str(outcome)})

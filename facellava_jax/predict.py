@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int, UInt8
 
 from .attention import Attention, check_regions, weigh_regions
 from .checkpoint import load_params, read_config
-from .config import Config, DType
+from .config import NANO, Config, DType
 from .data import Sample, Visual, collate, measure
 from .faces import Box, seen_window, to_picture
 from .framing import Framer, Shown, View, cut_frames, read_again
@@ -94,11 +94,17 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, dtype: DType | None = None, num_frames: int | None = None, batch_size: int = 1
+        cls,
+        folder: str | Path = NANO,
+        *,
+        dtype: DType | None = None,
+        num_frames: int | None = None,
+        batch_size: int = 1,
     ) -> Self:
         """The model of a checkpoint folder, its parameters and arithmetic in `dtype`.
 
-        That is bfloat16 by default, and float32 on CPU, where bfloat16 is many times slower. `num_frames` are taken
+        The default folder is that of the small model that ships with the package, which knows rendered faces only. The
+        default `dtype` is bfloat16, and float32 on CPU, where bfloat16 is many times slower. `num_frames` are taken
         from each clip: by default as many as the video tower was made for. `batch_size` is the number of prompts that
         memory is to suffice for.
 

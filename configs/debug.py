@@ -20,7 +20,7 @@ config = Experiment(
     ),
     tokenizer=NANO / "tokenizer",
     trainable=("*",),
-    data=DataConfig(rendering=Rendering(samples=192), batch_size=8),
+    data=DataConfig(rendering=Rendering(samples=192, frames=2), batch_size=8),
     optim=OptimConfig(learning_rate=1e-2),
     dtype="float32",
     remat=False,

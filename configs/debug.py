@@ -1,10 +1,8 @@
 """A tiny model drawn from a seed, trained for 24 steps on faces that it renders itself: a minute or two on a CPU."""
 
-from pathlib import Path
 from typing import Any
 
-import facellava_jax
-from facellava_jax.config import Config, DecoderConfig, ModelConfig, TextConfig, TowerConfig
+from facellava_jax.config import NANO, Config, DecoderConfig, ModelConfig, TextConfig, TowerConfig
 from facellava_jax.experiment import DataConfig, Experiment, OptimConfig, Rendering
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -20,9 +18,9 @@ config = Experiment(
         # Cut short: few lengths, and little to compile.
         text=TextConfig(max_length=128),
     ),
-    tokenizer=Path(facellava_jax.__file__).parent / "nano" / "tokenizer",
+    tokenizer=NANO / "tokenizer",
     trainable=("*",),
-    data=DataConfig(rendering=Rendering(samples=192), batch_size=8),
+    data=DataConfig(rendering=Rendering(samples=192, frames=2), batch_size=8),
     optim=OptimConfig(learning_rate=1e-2),
     dtype="float32",
     remat=False,

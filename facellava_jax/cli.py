@@ -18,11 +18,11 @@ from .cli_data import Data
 from .cli_eval import Eval, Report
 from .cli_faces import Faces
 from .cli_train import Train
-from .config import DType
+from .config import NANO, DType
 from .faces import draw_regions
 from .media import SUFFIXES, MediaError, list_media
 from .overlay import check_picture_path, draw_views, write_picture
-from .program import run_program, say, write
+from .program import choose_model, run_program, say, write
 from .request import Crop, Options, PredictError, Request, Task, find_question, refuse_to_look
 from .results import ResultFile, ResultsError
 from .workers import read_ahead
@@ -49,8 +49,8 @@ class Predict:
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = ()
     """Pictures, clips, folders of them, or globs; none for a question about nothing."""
-    model: Path
-    """The checkpoint folder."""
+    model: Path | None = None
+    """The checkpoint folder; by default the small model of this package, which knows rendered faces only."""
     prompt: str | None = None
     """The question."""
     task: Task | None = None
@@ -148,7 +148,7 @@ class Predict:
     def _answer_one(self, inputs: list[str]) -> int:
         from .predict import Predictor
 
-        predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames)
+        predictor = Predictor.load(choose_model(self.model), dtype=self.dtype, num_frames=self.num_frames)
         prepared = self._prepare(predictor, inputs[0] if inputs else None)
         if self.overlay:
             write_picture(self.overlay, draw_views(inputs[0], [each.views[0] for each in prepared]))
@@ -173,9 +173,9 @@ class Predict:
     def _answer_all(self, inputs: list[str], out: Path, questions: set[str]) -> int:
         if self.batch_size < 1:
             raise PredictError(f"batch_size {self.batch_size}: use at least 1")
-        results = ResultFile(out, COLUMNS)
+        results, model = ResultFile(out, COLUMNS), str(self.model or NANO.name)
         for done in results.done.values():
-            if done["model"] != str(self.model):
+            if done["model"] != model:
                 raise ResultsError(f"{out} holds answers of {done['model']}: choose another --out")
             if done["question"] not in questions:
                 raise ResultsError(f"{out} holds answers to {done['question']!r}: choose another --out")
@@ -187,14 +187,16 @@ class Predict:
         from .predict import Predictor
 
         together = self.batch_size if self.face == "all" else min(self.batch_size, len(left))
-        predictor = Predictor.load(self.model, dtype=self.dtype, num_frames=self.num_frames, batch_size=together)
+        predictor = Predictor.load(
+            choose_model(self.model), dtype=self.dtype, num_frames=self.num_frames, batch_size=together
+        )
         failed = 0
         with results, tqdm(total=len(inputs), initial=len(inputs) - len(left), unit="file", disable=None) as bar:
             for files, outcomes in read_ahead(partial(self._prepare, predictor), left, self.batch_size):
                 good = [each for outcome in outcomes if not isinstance(outcome, Exception) for each in outcome]
                 answers = iter(predictor.answer_in_parts(good, self.batch_size))
                 for file, outcome in zip(files, outcomes, strict=True):
-                    common = {"file": file, "model": str(self.model), "settings": self._settings()}
+                    common = {"file": file, "model": model, "settings": self._settings()}
                     if isinstance(outcome, Exception):
                         failed += 1
                         results.write({**common, "status": "error", "error": str(outcome)})

@@ -9,10 +9,8 @@ import tyro
 from .cli_train import start_jax
 from .config import DType
 from .experiment import MeshConfig
-from .program import show, write
+from .program import choose_model, show, write
 from .request import Task
-
-DEFAULT_MODEL: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +60,14 @@ class Eval:
         import jax
 
         from .evaluate.benchmark import BenchmarkError
-        from .evaluate.facts import EvaluateError, Evaluation
+        from .evaluate.facts import Evaluation
         from .evaluate.run import evaluate
         from .evaluate.table import format_results
 
-        if (model := self.model or DEFAULT_MODEL) is None:
-            raise EvaluateError("name a checkpoint folder with --model")
         evaluation = Evaluation(
             benchmark=self.name,
             data=self.data,
-            model=model,
+            model=choose_model(self.model),
             split=self.split,
             task=self.task,
             method=self.method,

@@ -45,7 +45,11 @@ class Rendering:
     """Faces that a run renders for itself, into its own folder, before it starts."""
 
     samples: int
+    """How many records."""
     seed: int = 0
+    """Of what is drawn."""
+    frames: int = 8
+    """Of each clip; the model may take fewer of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

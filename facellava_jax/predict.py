@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from .attention import Attention, check_regions, weigh_regions
 from .checkpoint import load_params, read_config
-from .config import Config, DType
+from .config import NANO, Config, DType
 from .data import Sample, Visual, measure
 from .experiment import MeshConfig
 from .faces import seen_window, to_picture
@@ -68,7 +68,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folder: str | Path = NANO,
         *,
         dtype: DType | None = None,
         num_frames: int | None = None,
@@ -77,7 +77,8 @@ class Predictor:
     ) -> Self:
         """The model of a checkpoint folder, its parameters and arithmetic in `dtype`.
 
-        That is bfloat16 by default, and float32 on CPU, where bfloat16 is many times slower. `num_frames` are taken
+        The default folder is that of the small model that ships with the package, which knows rendered faces only. The
+        default `dtype` is bfloat16, and float32 on CPU, where bfloat16 is many times slower. `num_frames` are taken
         from each clip: by default as many as the video tower was made for. `batch_size` is the number of prompts that
         memory is to suffice for.
 

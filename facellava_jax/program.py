@@ -4,12 +4,14 @@ import io
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import tyro
 
 from . import __version__
+from .config import NANO
 from .errors import FaceLlavaError
 
 
@@ -58,6 +60,16 @@ def run_program(
     except (FaceLlavaError, ImportError, OSError) as error:
         say(f"{name}: {error}")
         return 1
+
+
+def choose_model(given: Path | None) -> Path:
+    """The checkpoint folder that --model names; without it that of the small model, and a line that says so."""
+    if given is None:
+        say(
+            "no --model: the small model of this package answers, which knows rendered faces only; import real weights "
+            "with facellava-convert import"
+        )
+    return given or NANO
 
 
 def write(text: str) -> None:

@@ -1,0 +1,92 @@
+"""What a small model knows of rendered faces that it has not seen, and what it would guess without seeing them.
+
+python scripts/measure_nano.py OUT [--model CKPT]
+
+Held-out faces are rendered, and asked about with their landmarks; with the landmarks that are found in the pictures;
+with grey in the place of the pictures; and with neither pictures nor landmarks. The same command again goes on where it
+stopped.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from facellava_jax.config import NANO
+from facellava_jax.faces.encode import ClipWriter
+from facellava_jax.overlay import write_picture
+
+SIDE, FRAMES = 256, 8
+GREY = np.full((SIDE, SIDE, 3), 127, np.uint8)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    out: tyro.conf.Positional[Path]
+    """The folder for data and results."""
+    model: Path = NANO
+    """The checkpoint folder."""
+    samples: int = 1000
+    """Held-out faces, a fifth for each task."""
+    seed: int = 0
+    batch_size: int = 32
+
+
+def main(arguments: Arguments) -> None:
+    out = arguments.out
+    whole = out / "whole"
+    if not whole.exists():
+        words = ("--samples", arguments.samples, "--seed", arguments.seed, "--split", "test")
+        run("data", "render", "--out", whole, *words)
+    records = json.loads((whole / "data.json").read_text())
+    found = [drop_landmarks(record) for record in records]
+    write_list(whole, out / "found", found)
+    write_list(whole, out / "blank", [blank(record) for record in records])
+    write_list(whole, out / "blind", [blank(record) for record in found])
+    results = []
+    for name in ("whole", "found", "blank", "blind"):
+        results.append(out / f"results-{name}")
+        words = ("--model", arguments.model, "--batch-size", arguments.batch_size)
+        run("eval", "faceinstruct", "--data", out / name, "--out", results[-1], *words)
+    run("report", *results)
+
+
+def drop_landmarks(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "landmarks_2d"}
+
+
+def blank(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with grey in the place of its medium."""
+    return {**record, "video": "grey.mp4"} if "video" in record else {**record, "image": "grey.png"}
+
+
+def write_list(whole: Path, folder: Path, records: list[dict[str, Any]]) -> None:
+    """A folder with these records; its pictures and landmarks are those of `whole`."""
+    if folder.exists():
+        return
+    aside = folder.with_name(f"{folder.name}.part")
+    aside.mkdir(exist_ok=True)
+    for media in ("images", "videos"):
+        if not (aside / media).is_symlink():
+            (aside / media).symlink_to((whole / media).resolve())
+    write_picture(aside / "grey.png", GREY)
+    with ClipWriter(aside / "grey.mp4", FRAMES) as writer:
+        for frame in range(FRAMES):
+            writer.add(GREY, frame / FRAMES)
+    (aside / "data.json").write_text(json.dumps(records, indent=1) + "\n")
+    aside.rename(folder)
+
+
+def run(*words: object) -> None:
+    program = Path(sys.executable).with_name("facellava")
+    subprocess.run([program, *map(str, words)], check=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

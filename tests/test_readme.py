@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from skimage import data
 
+from facellava_jax.synthetic import render_dataset
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -38,6 +40,8 @@ def desk(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest
         writer.write(np.roll(face, shift, axis=1))
     writer.release()
     np.save(tmp_path / "landmarks.npy", np.linspace(20, 236, 136).astype(np.float32))
+    for _ in render_dataset(tmp_path / "rendered", 5, 0, "test", 2, workers=1):
+        pass
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -54,6 +58,7 @@ def test_commands_and_python(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     answer: Any = names["answer"]
     assert answer.text and len(answer.face) == len(answer.landmarks) == 8
     assert (desk / "seen.png").stat().st_size and (desk / "attention.png").stat().st_size
+    assert (desk / "results" / "report.html").stat().st_size
 
 
 @pytest.mark.slow
@@ -62,6 +67,7 @@ def test_training(desk: Path, checkpoint: Path) -> None:
     (desk / "checkpoints").mkdir()
     (desk / "checkpoints" / "facellava-7b").symlink_to(checkpoint)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shutil.rmtree(desk / "rendered")  # which the commands make themselves
     (commands,) = blocks("sh")
     subprocess.run(["bash", "-euc", commands], check=True, env=os.environ | {"PATH": path})
     assert (desk / "runs" / "debug" / "model" / "config.json").is_file()

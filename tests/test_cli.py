@@ -932,7 +932,6 @@ def test_memory_that_does_not_suffice(desk: Path, facellava: Run, monkeypatch: p
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (f"predict face.png {HI}", "--model"),
         ("predict face.png --model model --task joy", "'joy'"),
         (f"predict face.png --model model {HI} --dtype int8", "int8"),
         (f"predict face.png --model model {HI} --num-frames few", "few"),

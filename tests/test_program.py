@@ -121,9 +121,11 @@ def test_say_writes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 PROGRAM = textwrap.dedent("""
-    import contextlib, sys, time
+    import contextlib, signal, sys, time
     from dataclasses import dataclass
     from facellava_jax.program import run_program, write
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     @dataclass
     class Count:

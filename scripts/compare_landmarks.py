@@ -6,11 +6,10 @@ Each run is configs/nano.py with its own seeds for parameters and order, and few
 faces. The same command again goes on where it stopped.
 """
 
-import dataclasses
 import runpy
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -19,7 +18,6 @@ from facellava_jax.experiment import Experiment, Source
 from facellava_jax.train import train
 
 CONFIG = Path(__file__).parent.parent / "configs" / "nano.py"
-SIDES = ("with", "without")
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ def main(arguments: Arguments) -> None:
     out = arguments.out
     nano: Experiment = runpy.run_path(str(CONFIG))["config"]
     assert nano.model and nano.data.rendering
+    models = {"with": nano.model, "without": replace(nano.model, model=replace(nano.model.model, landmarks=None))}
+    sources = (Source(path=out / "train" / "data.json"),)
     rendered = {"train": nano.data.rendering.samples, "test": arguments.samples}
     for split, samples in rendered.items():
         if not (out / split).exists():
@@ -43,21 +43,15 @@ def main(arguments: Arguments) -> None:
             run("data", "render", "--out", out / split, *words)
     results = []
     for seed in arguments.seeds:
-        for side in SIDES:
-            data = dataclasses.replace(nano.data, rendering=None, sources=(Source(path=out / "train/data.json"),), seed=seed)
-            model = nano.model if side == "with" else leave_out_landmarks(nano)
-            experiment = dataclasses.replace(nano, model=model, data=data, steps=arguments.steps, seed=seed)
+        for side, model in models.items():
+            data = replace(nano.data, rendering=None, sources=sources, seed=seed)
+            experiment = replace(nano, model=model, data=data, steps=arguments.steps, seed=seed)
             name = f"{side}-{seed}"
             train(experiment, out / f"run-{name}")
             results.append(out / f"results-{name}")
             words = ("--data", out / "test", "--out", results[-1], "--model", out / f"run-{name}" / "model")
             run("eval", "faceinstruct", *words, "--batch-size", 32)
     run("report", *results)
-
-
-def leave_out_landmarks(experiment: Experiment):
-    assert experiment.model
-    return dataclasses.replace(experiment.model, model=dataclasses.replace(experiment.model.model, landmarks=None))
 
 
 def run(*words: object) -> None:

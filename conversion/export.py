@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from facellava_jax.checkpoint import read_array, read_config, read_manifest, write_aside
 from facellava_jax.config import Config, LoraConfig
-from facellava_jax.lora import add_adapter
+from facellava_jax.lora import merge_adapter
 
 from .configuration import original_config, original_tower_config
 from .convert import lay_out
@@ -101,12 +101,8 @@ def _read(ckpt: Path, entry: Entry, lora: LoraConfig | None) -> np.ndarray:
 
 def _read_merged(ckpt: Path, path: str, lora: LoraConfig | None) -> np.ndarray:
     """A parameter, with its adapter added where it has one."""
-    array = read_array(ckpt, path)
-    *_, module, leaf = ("", *path.split("/"))
-    if lora is None or leaf != "kernel" or not path.startswith("decoder/layers/") or module not in lora.targets:
-        return array
-    a, b = (jnp.asarray(read_array(ckpt, path.removesuffix("kernel") + name)) for name in ("lora_a", "lora_b"))
-    return np.asarray(add_adapter(jnp.asarray(array), a, b, lora))
+    parent = path.rpartition("/")[0]
+    return merge_adapter(path, read_array(ckpt, path), lora, lambda leaf: read_array(ckpt, f"{parent}/{leaf}"))
 
 
 def _carry(tensor: LazyTensor, entry: Entry) -> np.ndarray:

@@ -1,14 +1,16 @@
 """The command `facellava data`. What brings JAX along is imported when a command runs, so that `--help` is quick."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from tqdm import tqdm
 
-from .experiment import DataConfig, Source
+from .cli_train import load_experiment
+from .config import ConfigError
+from .experiment import DataConfig, Experiment, Source
 from .program import say, write
 from .synthetic import Split, render_dataset
 
@@ -17,11 +19,12 @@ from .synthetic import Split, render_dataset
 class Render:
     """Render faces with known labels: pictures, clips, landmarks and conversations for all five tasks.
 
-    What is written depends on the seed and the split alone; people of the two splits differ.
+    What is written depends on the seed and the split alone; people of the two splits differ. The same command again
+    goes on where it stopped.
     """
 
     out: Path
-    """The folder to make: OUT/data.json, and the media beside it."""
+    """The folder to make: the media, and when all are there, OUT/data.json; or that of an earlier run."""
     samples: int
     """How many records."""
     seed: int = 0
@@ -84,21 +87,25 @@ class Prepare:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Look at training data before a run: what there is, what is missing or wrong, and what will be cut."""
+    """Look at training data before a run: what there is, what is missing or wrong, and what will be cut.
+
+    A file of configs/ says all of it but --json and --workers; for lists, --model is needed, and the rest is by default
+    as training has it.
+    """
 
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Lists of records (.json), or prepared folders."""
-    model: Path
+    """Lists of records (.json), or prepared folders; or a file of configs/ (.py)."""
+    model: Path | None = None
     """The checkpoint folder that training starts from: for its tokenizer and sizes."""
     image_root: Path | None = None
     """What pictures and their landmarks are relative to; by default each list's folder."""
     video_root: Path | None = None
     """What clips and their landmarks are relative to; by default each list's folder."""
-    template: Literal["v1", "llava_v1"] = DataConfig.template
+    template: Literal["v1", "llava_v1"] | None = None
     """How conversations are written out."""
-    max_text_length: int = DataConfig.max_text_length
-    """Tokens of a conversation, each image or frame counted as one; longer ones are cut."""
-    batch_size: int = DataConfig.batch_size
+    max_text_length: int | None = None
+    """Tokens of a conversation, each image or frame counted as one, beyond which it is cut."""
+    batch_size: int | None = None
     """Samples to a step, for the number of steps and the share of padding."""
     json: Path | None = None
     """Write the report to this file too."""
@@ -106,26 +113,38 @@ class Check:
     """Processes; one for each core by default."""
 
     def run(self) -> int:
-        from .checkpoint import read_config
         from .data import DataError, check_data
-        from .text import Tokenizer
+        from .run import load_tokenizer, resolve_experiment
 
-        data = DataConfig(
-            sources=tuple(
-                Source(path=path, image_root=self.image_root, video_root=self.video_root) for path in self.sources
-            ),
-            template=self.template,
-            max_text_length=self.max_text_length,
-            batch_size=self.batch_size,
-        )
-        config, tokenizer = read_config(self.model), Tokenizer.load(self.model / "tokenizer")
-        report = check_data(data, config, tokenizer, self.workers)
+        experiment = self.make_experiment()
+        given = {name: getattr(self, name) for name in ("template", "max_text_length", "batch_size")}
+        data = replace(experiment.data, **{name: value for name, value in given.items() if value is not None})
+        resolved = resolve_experiment(experiment)
+        assert resolved.model and resolved.tokenizer
+        report = check_data(data, resolved.model, load_tokenizer(resolved.tokenizer, resolved.model), self.workers)
         write(report.format())
         if self.json:
             self.json.write_text(report.to_json(), encoding="utf-8")
         if report.damaged:
             raise DataError(f"{report.damaged} of {report.records} records are damaged: training will skip them")
         return 0
+
+    def make_experiment(self) -> Experiment:
+        """That of the file, or one that trains the model on the lists."""
+        file, *others = self.sources
+        if file.suffix != ".py":
+            if self.model is None:
+                raise ConfigError(f"--model is needed to measure {file}: name the checkpoint that training starts from")
+            sources = (
+                Source(path=path, image_root=self.image_root, video_root=self.video_root) for path in self.sources
+            )
+            return Experiment(start=self.model, data=DataConfig(sources=tuple(sources)))
+        if others or self.model or self.image_root or self.video_root:
+            raise ConfigError(f"{file} says what is read by which model: leave other sources, --model and roots out")
+        experiment = load_experiment(file)
+        if experiment.data.rendering:
+            say(f"facellava: the faces that {file} renders are there when it trains: they are not looked at")
+        return experiment
 
 
 @dataclass(frozen=True, kw_only=True)

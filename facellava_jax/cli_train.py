@@ -64,16 +64,17 @@ class Train:
         try:
             train(experiment, self.out)
         except KeyboardInterrupt as interrupt:
-            say(f"facellava: stopped; the same command goes on from the last checkpoint in {self.out}")
+            say(f"facellava: stopped; the same command goes on with {self.out}")
             return 0 if interrupt.args == (signal.SIGTERM,) else 128 + signal.SIGINT
         return 0
 
 
 def start_jax(distributed: bool) -> None:
     """Before JAX is imported elsewhere. `distributed`: this process is one of several."""
-    if "host_platform_device_count" in (flags := os.environ.get("XLA_FLAGS", "")):
+    flags, scheduler = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_enable_concurrency_optimized_scheduler"
+    if "host_platform_device_count" in flags and scheduler not in flags:
         # Else virtual devices may take collectives in different orders, and wait for each other for ever.
-        os.environ["XLA_FLAGS"] = f"--xla_cpu_enable_concurrency_optimized_scheduler=false {flags}"
+        os.environ["XLA_FLAGS"] = f"{scheduler}=false {flags}"
     import jax
 
     if distributed:

@@ -1,32 +1,15 @@
 """LoRA after training: adapters added into the kernels that they adapt. (`models` computes with them apart.)"""
 
 import dataclasses
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
 
-from .config import ConfigError, LoraConfig, ModelConfig
+from .config import LoraConfig, ModelConfig
 
 # The paths of adapters.
 ADAPTERS = ("decoder/layers/*/lora_[ab]",)
-
-
-def merge_lora(params: Mapping[str, jax.Array], config: ModelConfig) -> dict[str, jax.Array]:
-    """The parameters of `without_lora(config)` that compute the same, each kernel in the dtype that it has.
-
-    Raises ConfigError for a model without adapters.
-    """
-    lora = config.decoder.lora
-    if lora is None:
-        raise ConfigError("decoder.lora is None: there are no adapters to merge")
-    merged = dict(params)
-    for name in lora.targets:
-        kernel, a, b = (f"decoder/layers/{name}/{leaf}" for leaf in ("kernel", "lora_a", "lora_b"))
-        merged[kernel] = _add_stacked(merged[kernel], merged.pop(a), merged.pop(b), lora)
-    return merged
 
 
 def without_lora(config: ModelConfig) -> ModelConfig:
@@ -34,18 +17,20 @@ def without_lora(config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, lora=None))
 
 
-def add_adapter(
-    kernel: Float[Array, "inputs outputs"],
-    a: Float[Array, "inputs rank"],
-    b: Float[Array, "rank outputs"],
-    lora: LoraConfig,
-) -> Float[Array, "inputs outputs"]:
-    """W + alpha / rank * A B of one layer, summed in float32, in the dtype of W."""
-    product = jnp.matmul(a.astype(jnp.float32), b.astype(jnp.float32), precision="highest")
-    return (kernel.astype(jnp.float32) + lora.alpha / lora.rank * product).astype(kernel.dtype)
+def merge_adapter(
+    path: str, array: np.ndarray, lora: LoraConfig | None, read: Callable[[str], np.ndarray]
+) -> np.ndarray:
+    """An array of one layer; a kernel that has an adapter as W + alpha / rank * A B, summed in float32, in W's dtype.
 
-
-@partial(jax.jit, static_argnames="lora")
-def _add_stacked(kernel: jax.Array, a: jax.Array, b: jax.Array, lora: LoraConfig) -> jax.Array:
-    """Layer by layer: a whole stack in float32 can be gigabytes."""
-    return jax.lax.map(lambda layer: add_adapter(layer[0], layer[1], layer[2], lora), (kernel, a, b))
+    Args:
+        path: as it is on disk, `decoder/layers/7/q_proj/kernel`.
+        array: what the path names.
+        lora: the model's; None where it has none, or where adapters stay apart.
+        read: gives what stands beside a kernel, `lora_a` (inputs, rank) and `lora_b` (rank, outputs).
+    """
+    *parents, module, leaf = ("", *path.split("/"))
+    if lora is None or leaf != "kernel" or parents[1:3] != ["decoder", "layers"] or module not in lora.targets:
+        return array
+    a, b = (jnp.asarray(read(name), jnp.float32) for name in ("lora_a", "lora_b"))
+    merged = jnp.asarray(array, jnp.float32) + lora.alpha / lora.rank * jnp.matmul(a, b, precision="highest")
+    return np.asarray(merged.astype(array.dtype))

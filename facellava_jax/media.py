@@ -54,6 +54,7 @@ MAX_SIDE = 65_535
 FRAME_RATE = 24  # where a clip does not say
 
 LANDMARK_CROP = 256  # side of the face crop whose pixels landmark files count in
+FARTHEST_LANDMARK = 100  # crops away: beyond that a point is a mistake
 
 
 class MediaError(FaceLlavaError):
@@ -237,14 +238,15 @@ def load_landmarks(path: Path, clip: Clip | None = None) -> Float32[np.ndarray, 
     faces = ((2 * LANDMARK_POINTS,), (LANDMARK_POINTS, 2))
     if points.shape not in faces and points.shape[1:] not in faces:
         raise MediaError(f"{path}: shape {points.shape}: save landmarks as ({expected}, {LANDMARK_POINTS}, 2)")
-    fractions: np.ndarray = points.reshape(-1, LANDMARK_POINTS, 2).astype(np.float32) / LANDMARK_CROP
+    with np.errstate(over="ignore"):  # what float32 cannot hold is too far away
+        fractions: np.ndarray = points.reshape(-1, LANDMARK_POINTS, 2).astype(np.float32) / LANDMARK_CROP
     if len(fractions) != expected:
         raise MediaError(
             f"{path}: landmarks of {len(fractions)} frames where the {'clip' if clip else 'picture'} has {expected}: "
             "save one row for each frame that decodes"
         )
-    if not np.isfinite(fractions).all():
-        raise MediaError(f"{path}: a landmark is not finite: find the landmarks again")
+    if not (np.abs(fractions) <= FARTHEST_LANDMARK).all():  # NaN is not, either
+        raise MediaError(f"{path}: a landmark is not finite, or not near the face crop: find the landmarks again")
     return fractions[clip.frame_ids] if clip else fractions
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from .checkpoint import deferred_signals
-from .config import ConfigError, ModelConfig
+from .config import ConfigError
 from .data import BatchLoader, Quarantine, iterate_batches, open_data
 from .experiment import DataConfig, Experiment, Source
 from .flops import count_step_flops, find_peak
@@ -39,9 +40,10 @@ from .run import (
 )
 from .sharding import count_places, make_mesh, place_batch
 from .step import TrainState, configure_training, init_state, make_train_step, select_trainable
-from .synthetic import render_dataset
+from .synthetic import RECORDS, render_dataset
 
 Position = dict[str, Any]
+FITTED_FACES = 512  # that new landmark projectors are fitted to
 
 
 def train(experiment: Experiment, out: Path) -> None:
@@ -62,8 +64,9 @@ def train(experiment: Experiment, out: Path) -> None:
         check_rows(experiment, mesh)
 
         config = replace(experiment.model, model=model)
-        data = render_data(experiment.data, model, out)
-        loader = open_data(data, config, load_tokenizer(experiment.tokenizer, config), out / "index", host, hosts)
+        data = render_data(experiment.data, out)
+        tokenizer = load_tokenizer(experiment.tokenizer, config)
+        loader = open_data(data, config, tokenizer, out / "index", host, hosts, say if host == 0 else None)
         steps = count_steps(experiment, loader)
         position = describe_position(experiment, loader)
 
@@ -72,8 +75,11 @@ def train(experiment: Experiment, out: Path) -> None:
                 say(f"{out} is a finished run: its result is {out / RESULT}")
                 return
             optimizer = make_optimizer(experiment.optim, steps)
+            faces = loader.read_landmarks(FITTED_FACES) if experiment.fit_landmarks else None
             # The parameters are given away: the state takes them over.
-            state = init_state(make_params(experiment, model, mesh, say), trainable, optimizer, experiment.dtype, mesh)
+            state = init_state(
+                make_params(experiment, model, mesh, say, faces), trainable, optimizer, experiment.dtype, mesh
+            )
             state, saved_position = checkpoints.restore(state, say)
             check_position(out, saved_position, position)
             done = int(state.step)
@@ -109,6 +115,7 @@ def train(experiment: Experiment, out: Path) -> None:
                         save_state(state, done, position, checkpoints)
             if stopped:
                 checkpoints.wait()
+                say(f"{out}: step {done} of {steps} is saved")
                 raise stopped
         write_result(out, experiment, model, state)
         if host == 0:
@@ -152,10 +159,14 @@ def describe_divergence(step: int, what: str, checkpoints: Checkpoints) -> RunEr
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[Callable[[int], KeyboardInterrupt | None]]:
-    """Puts off SIGINT and SIGTERM; the function says after a step whether one came. Hosts agree on the step."""
+    """Puts off SIGINT and SIGTERM; the function says after a step whether one came. Hosts agree on the step.
+
+    Of several processes JAX watches for SIGTERM, and for nothing else: there SIGINT becomes one.
+    """
     if jax.process_count() > 1:
         preempted = KeyboardInterrupt(signal.SIGTERM)
-        yield lambda step: preempted if multihost_utils.reached_preemption_sync_point(step) else None
+        with interrupts_as_termination():
+            yield lambda step: preempted if multihost_utils.reached_preemption_sync_point(step) else None
         return
     with deferred_signals() as check:
 
@@ -169,6 +180,19 @@ def catch_signals() -> Iterator[Callable[[int], KeyboardInterrupt | None]]:
         yield find
 
 
+@contextlib.contextmanager
+def interrupts_as_termination() -> Iterator[None]:
+    """In the main thread, which alone is told of signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def check_rows(experiment: Experiment, mesh: Mesh) -> None:
     """Raises ConfigError for batches that cannot be divided among the devices."""
     rows, parts = experiment.data.batch_size, experiment.optim.accumulate
@@ -180,21 +204,22 @@ def check_rows(experiment: Experiment, mesh: Mesh) -> None:
         )
 
 
-def render_data(data: DataConfig, model: ModelConfig, out: Path) -> DataConfig:
-    """The data with rendered faces as one more source; these are rendered where they are not there yet."""
+def render_data(data: DataConfig, out: Path) -> DataConfig:
+    """The data with rendered faces as one more source; those that are not there yet are rendered."""
     if data.rendering is None:
         return data
     folder = out / "rendered"
-    if jax.process_index() == 0 and not folder.exists():
-        frames = model.video_tower.num_frames if model.video_tower else 1
-        rendered = render_dataset(folder, data.rendering.samples, data.rendering.seed, "train", frames)
-        bar = tqdm(rendered, total=data.rendering.samples, unit="sample", desc="render", disable=None, leave=False)
+    records = folder / RECORDS
+    if jax.process_index() == 0 and not records.exists():
+        faces = data.rendering
+        rendered = render_dataset(folder, faces.samples, faces.seed, "train", faces.frames)
+        bar = tqdm(rendered, total=faces.samples, unit="sample", desc="render", disable=None, leave=False)
         with contextlib.closing(rendered):
             for _ in bar:
                 pass
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("rendered")
-    return replace(data, sources=(*data.sources, Source(path=folder / "data.json")))
+    return replace(data, sources=(*data.sources, Source(path=records)))
 
 
 def count_steps(experiment: Experiment, loader: BatchLoader) -> int:

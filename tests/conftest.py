@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from facellava_jax.config import ModelConfig
     from facellava_jax.faces import Face, FaceFinder
     from facellava_jax.models.facellava import FaceLlava
+    from facellava_jax.text import Tokenizer
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,6 +70,7 @@ CASES = (
 )
 
 COMMITTED = Path(__file__).parent / "goldens"
+TOK600 = COMMITTED / "tokenizer" / "tok600"
 ABSENT = "golden absent here (set FACELLAVA_GOLDENS to the full set): "
 
 
@@ -90,6 +92,14 @@ def golden_case(goldens: Path) -> Callable[[str], Path]:
         return goldens / name
 
     return find
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> "Tokenizer":
+    """The small one of the recorded cases."""
+    from facellava_jax.text import Tokenizer
+
+    return Tokenizer.load(TOK600)
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from facellava_jax import config, extras
+from facellava_jax import config, experiment, extras
 
 ROOT = Path(__file__).parent.parent
 LIBRARY, CONVERSION = "facellava_jax", "conversion"
@@ -24,13 +25,13 @@ LIBRARY, CONVERSION = "facellava_jax", "conversion"
 # Each level imports only from the levels before it. Within a level, groups never import each other; within a group,
 # a module imports only what stands left of it.
 ORDER = [
-    [["extras", "errors", "config", "experiment", "axes", "program", "workers", "stopwatch", "headers"]],
+    [["extras", "errors", "config", "experiment", "axes", "program", "workers", "stopwatch", "headers", "folders"]],
     [["models"], ["media", "pixels", "faces", "text"], ["answers", "request"]],
     [["flops", "sharding", "optim", "lora", "step", "quantize"], ["synthetic"]],
     [["generate"], ["data"], ["checkpoint"], ["framing", "overlay"], ["memory"]],
     [["run", "train"], ["attention", "reading", "scoring", "predict"], ["results", "face_tables", "extraction"]],
     [["plan"], ["evaluate"]],
-    [["cli_data", "cli_faces", "cli_train", "cli_eval", "cli"]],
+    [["cli_faces", "cli_train", "cli_data", "cli_eval", "cli"]],
 ]
 # Only these files use these packages. (None: any file may.)
 OPTIONAL: dict[str, set[str] | None] = {
@@ -205,10 +206,11 @@ def test_files_stay_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= HARD_LINE_LIMIT
 
 
-def test_every_config_field_is_read() -> None:
+@pytest.mark.parametrize("module", [config, experiment], ids=lambda module: module.__name__)
+def test_every_config_field_is_read(module: ModuleType) -> None:
     """A check in __post_init__ is no reading: a field that nothing else asks for changes nothing."""
     read = set(chain.from_iterable(attributes_read(parse(path)) for path in SOURCES))
-    classes = [kind for _, kind in inspect.getmembers(config, dataclasses.is_dataclass)]
+    classes = [kind for _, kind in inspect.getmembers(module, dataclasses.is_dataclass)]
     fields = {f"{kind.__name__}.{field.name}" for kind in classes for field in dataclasses.fields(kind)}
     assert len(fields) > 30
     assert not {field for field in fields if field.split(".")[1] not in read}

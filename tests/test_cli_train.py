@@ -1,6 +1,7 @@
 """facellava train: files of experiments, their fields on the command line, errors of one line."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experiment, Path]]:
 def test_every_file_is_an_experiment(
     file: Path, facellava: Callable[..., Any], received: list[tuple[Experiment, Path]], tmp_path: Path
 ) -> None:
-    expected = load_experiment(file)
+    expected, flags = load_experiment(file), os.environ["XLA_FLAGS"]
     assert facellava("train", file, "--out", tmp_path) == (0, "", "")
+    assert os.environ["XLA_FLAGS"] == flags  # which say enough: with others, all would be compiled anew
     assert received == [(expected, tmp_path)]
     (tmp_path / "experiment.json").write_text(expected.to_json())
     assert Experiment.load(tmp_path / "experiment.json") == expected

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT, TOK600
 
 from facellava_jax.config import Config, tiny
 from facellava_jax.data import DataError, RecordList, check_data
@@ -19,15 +20,8 @@ from facellava_jax.data.plan import measure_lengths
 from facellava_jax.experiment import DataConfig, Source
 from facellava_jax.text import Tokenizer
 
-ROOT = Path(__file__).parent.parent
-TOK600 = ROOT / "tests" / "goldens" / "tokenizer" / "tok600"
 Write = Callable[..., Path]
 TALK = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A face."}]
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.load(TOK600)
 
 
 @pytest.fixture

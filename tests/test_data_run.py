@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from conftest import ROOT, TOK600
 
 from facellava_jax.config import Config, tiny
 from facellava_jax.data import (
@@ -30,11 +31,10 @@ from facellava_jax.data import (
 )
 from facellava_jax.data.plan import EMPTY
 from facellava_jax.experiment import DataConfig, Source
+from facellava_jax.folders import FolderError
 from facellava_jax.text import IGNORE, Tokenizer
 from facellava_jax.workers import WorkerError
 
-ROOT = Path(__file__).parent.parent
-TOK600 = ROOT / "tests" / "goldens" / "tokenizer" / "tok600"
 FRAMES, SIZE = 9, (64, 48)  # of a clip
 
 
@@ -90,11 +90,6 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("media") / "media"
     write_media(folder, MEDIA)
     return folder
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.load(TOK600)
 
 
 @pytest.fixture(scope="session")
@@ -434,6 +429,18 @@ def test_hosts_read_their_own_rows(whole: Path, load: Callable[..., BatchLoader]
         load(whole, hosts=3)
 
 
+def test_landmarks_of_the_first_faces(whole: Path, damaged: Path, load: Callable[..., BatchLoader]) -> None:
+    loader = load(whole)
+    faces = loader.read_landmarks(10**6)
+    steps = [loader.plan.batch(step)[2].tolist() for step in range(loader.plan.steps)]
+    shown = [number for step in steps for number in step if number != EMPTY]
+    media = [medium for number in shown for medium in loader.read(number).media if medium.landmarks is not None]
+    np.testing.assert_array_equal(faces, np.concatenate([medium.landmarks for medium in media]))
+    for few in (load(whole), load(whole, host=1, hosts=2)):
+        np.testing.assert_array_equal(few.read_landmarks(5), faces[:5])
+    assert 0 < len(load(damaged).read_landmarks(10**6)) < len(faces)
+
+
 def test_long_samples_are_cut(whole: Path, load: Callable[..., BatchLoader]) -> None:
     config = dataclasses.replace(tiny(), text=dataclasses.replace(tiny().text, max_length=150))
     loader = load(whole, config=config)
@@ -584,6 +591,18 @@ class TestPrepared:
         assert len(list(Preparation(RecordList(damaged), out, 4, shard_records=7).run(1))) == 7
         assert {file: file.stat().st_mtime_ns for file in out.glob("*array_record*")} == before
 
+    def test_two_at_once_do_not_mix(self, whole: Path, tmp_path: Path) -> None:
+        records, out = RecordList(whole).take(0, 2), tmp_path / "out"
+        first, second, other = (Preparation(records, out, frames, shard_records=1) for frames in (4, 4, 8))
+        with contextlib.closing(first.run(1)) as shards:
+            next(shards)
+            for late in (second, other):
+                with pytest.raises(FolderError, match=f"{out} is in use by process {os.getpid()} on "):
+                    next(late.run(1))
+        assert len(list(second.run(1))) == 2
+        with pytest.raises(DataError, match="holds another list, or the same with other settings"):
+            next(other.run(1))
+
     def test_other_frames_and_other_lists_are_refused(
         self, whole: Path, damaged: Path, prepared: Path, tmp_path: Path, tokenizer: Tokenizer
     ) -> None:
@@ -622,3 +641,14 @@ class TestPrepared:
     def test_the_report_knows_what_was_damaged(self, prepared: Path, damaged: Path, tokenizer: Tokenizer) -> None:
         report = check_data(DataConfig(sources=(Source(path=prepared),)), tiny(), tokenizer, 1)
         assert report.damaged == len(DAMAGED)
+
+    def test_a_run_is_told_what_it_will_read(self, prepared: Path, whole: Path, tokenizer: Tokenizer) -> None:
+        """What could not be prepared is known to be damaged, before anything is read."""
+        told: list[str] = []
+        sources = (Source(path=prepared), Source(path=whole))
+        loader = open_data(DataConfig(sources=sources, batch_size=4), tiny(), tokenizer, say=told.append)
+        kinds = "32 of 1 image, 32 of 1 video, 8 of text alone, 8 of 2 images, 8 of 1 video and 1 image"
+        steps, shapes = loader.plan.steps, len({loader.plan.batch(step)[:2] for step in range(loader.plan.steps)})
+        records, epoch = told
+        assert records == f"data: 88 records ({kinds}), known to be damaged: {len(DAMAGED)}"
+        assert epoch.startswith(f"an epoch: {steps} steps of 4, in {shapes} shapes, padding ")

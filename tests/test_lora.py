@@ -1,6 +1,7 @@
 """Adapters: what they compute, what trains with them, and that merging them changes nothing."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,10 +15,10 @@ from conversion.export import export_checkpoint
 from conversion.rules import entries
 from conversion.source import open_folder
 from facellava_jax.axes import Batch
-from facellava_jax.checkpoint import layer_shapes, load_params, read_array, read_config, write_checkpoint
+from facellava_jax.checkpoint import disk_paths, layer_shapes, load_params, read_array, read_config, write_checkpoint
 from facellava_jax.config import Config, ConfigError, LoraConfig, ModelConfig, tiny
 from facellava_jax.experiment import LANDMARK_BRANCH, Experiment
-from facellava_jax.lora import merge_lora, without_lora
+from facellava_jax.lora import merge_adapter, without_lora
 from facellava_jax.models.facellava import FaceLlava, abstract_params, build_model
 from facellava_jax.models.layers import AdaptedLinear
 from facellava_jax.step import configure_training, select_trainable
@@ -42,6 +43,26 @@ def read_logits(config: ModelConfig, params: dict[str, jax.Array]) -> np.ndarray
     return np.asarray(jax.jit(run)(params))
 
 
+def merge_all(params: dict[str, jax.Array], lora: LoraConfig | None) -> dict[str, jax.Array]:
+    """Those of the model without adapters, its layers merged one by one."""
+    merged = {}
+    for path, array in params.items():
+        parent = path.rpartition("/")[0]
+
+        def read(number: int, leaf: str, parent: str = parent) -> np.ndarray:
+            return np.asarray(params[f"{parent}/{leaf}"][number])
+
+        names = disk_paths(path, array.shape)
+        if names == [path]:
+            merged[path] = array
+        elif "/lora_" not in path:
+            layers = enumerate(zip(names, np.asarray(array), strict=True))
+            merged[path] = jnp.stack(
+                [merge_adapter(name, layer, lora, partial(read, at)) for at, (name, layer) in layers]
+            )
+    return merged
+
+
 @pytest.mark.parametrize(
     "lora",
     [LoraConfig(rank=4, alpha=6.0), LoraConfig(rank=70, alpha=8.0, targets=("o_proj", "down_proj"))],
@@ -52,7 +73,7 @@ def test_merged_equals_apart(lora: LoraConfig) -> None:
     params = random_params(config)
     # random_params draws A and B of deviation 0.5, and so kernels that the adapters dwarf: made as large as they are.
     params |= {path: array * 0.1 for path, array in params.items() if "/lora_" in path}
-    merged = merge_lora(params, config)
+    merged = merge_all(params, lora)
     assert without_lora(config) == PLAIN
     assert {path: array.shape for path, array in merged.items()} == {
         path: abstract.shape for path, abstract in abstract_params(PLAIN).items()
@@ -96,15 +117,11 @@ def test_bfloat16_kernels_are_merged_in_float32() -> None:
     config = adapted(LoraConfig(rank=2, alpha=2.0, targets=("q_proj",)))
     params = random_params(config)
     kernel = params["decoder/layers/q_proj/kernel"].astype(jnp.bfloat16)
-    merged = merge_lora({**params, "decoder/layers/q_proj/kernel": kernel}, config)["decoder/layers/q_proj/kernel"]
+    merged = merge_all({**params, "decoder/layers/q_proj/kernel": kernel}, config.decoder.lora)
+    merged = merged["decoder/layers/q_proj/kernel"]
     product = params["decoder/layers/q_proj/lora_a"] @ params["decoder/layers/q_proj/lora_b"]
     assert merged.dtype == jnp.bfloat16
     np.testing.assert_array_equal(merged, (kernel.astype(jnp.float32) + product).astype(jnp.bfloat16))
-
-
-def test_merging_without_adapters_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"decoder\.lora is None"):
-        merge_lora(random_params(PLAIN), PLAIN)
 
 
 def test_adapters_train_beside_the_landmark_branch_and_the_decoder_stays() -> None:
@@ -154,7 +171,7 @@ def test_an_export_merges(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("apart", "plain"):
         export_checkpoint(tmp_path / "apart" if name == "apart" else checkpoint, tmp_path / f"{name}_out")
     exported, plain = (open_folder(tmp_path / f"{name}_out") for name in ("apart", "plain"))
-    merged = merge_lora(load_params(tmp_path / "apart"), apart.model)["decoder/layers/k_proj/kernel"]
+    merged = merge_all(load_params(tmp_path / "apart"), apart.model.decoder.lora)["decoder/layers/k_proj/kernel"]
     assert exported.keys() == plain.keys()
     for key, tensor in plain.items():
         if "k_proj" in key and ".layers." in key and "tower" not in key:

@@ -578,7 +578,9 @@ BAD_LANDMARKS = {
     "one number": (npy(np.float64(3)), r"shape \(\)"),
     "another clip": (npy(POINTS[1:]), "of 11 frames where the clip has 12"),
     "one face": (npy(POINTS[0]), "of 1 frames where the clip has 12"),
-    "not a number": (npy(np.full_like(POINTS, np.nan)), "not finite"),
+    "not a number": (npy(np.full_like(POINTS, np.nan)), "not finite, or not near the face crop"),
+    "beyond float32": (npy(np.full(POINTS.shape, 1e300)), "not finite, or not near the face crop"),
+    "far off": (npy(np.where(np.arange(2) == 1, -1e5, POINTS)), "not finite, or not near the face crop"),
 }
 
 

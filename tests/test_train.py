@@ -2,14 +2,16 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import COMMITTED, ROOT
 
+from conversion import verify as verification
 from facellava_jax import Predictor
 from facellava_jax import train as training
 from facellava_jax.checkpoint import layer_shapes, load_params, read_array, read_config, read_manifest, write_checkpoint
@@ -32,17 +36,21 @@ from facellava_jax.experiment import (
     Experiment,
     MeshConfig,
     OptimConfig,
+    Rendering,
     Source,
 )
+from facellava_jax.folders import FolderError
 from facellava_jax.models.facellava import build_model
 from facellava_jax.run import Checkpoints, RunError, claim_folder, read_metrics
 from facellava_jax.sharding import make_mesh
+from facellava_jax.synthetic import render_dataset
+from facellava_jax.text import Tokenizer
 from facellava_jax.train import train
 
-ROOT = Path(__file__).parent.parent
 # Of a step, all but how long it took.
 EXACT = ("step", "loss", "grad_norm", "learning_rate", "tokens", "targets", "samples", "skipped", "padding")
 SAMPLES, STEPS = 20, 6
+LONG = 24  # steps of a run that is killed while it goes on
 
 
 @pytest.fixture(scope="session")
@@ -218,6 +226,42 @@ def test_what_is_frozen_stays_and_the_result_answers(
     assert (straight / "metrics.jsonl").read_bytes() == written
 
 
+def record_case(ckpt: Path, like: Path, out: Path) -> None:
+    """What a checkpoint computes from the inputs of a recorded case, as a case."""
+    out.mkdir()
+    for name in ("meta.json", "inputs.npz"):
+        shutil.copyfile(like / name, out / name)
+    case, config = verification.Case.read(like), read_config(ckpt)
+    model = build_model(dataclasses.replace(config.model, dtype="float32"), load_params(ckpt, dtype="float32"))
+    eos_id = Tokenizer.load(ckpt / "tokenizer").eos_id
+    with jax.default_matmul_precision("highest"):
+        computed = {
+            **verification._run_branches(model, case),
+            **verification._run_prompts(model, config, case),
+            **verification._run_generation(model, config, eos_id, case),
+        }
+    # An answer may end sooner than the case's.
+    computed["gen_step_logits"] = computed["gen_step_logits"][: len(computed["gen_ids"])]
+    np.savez(out / "outputs.npz", **{name: computed.get(name, array) for name, array in case.outputs.items()})
+
+
+def test_an_export_of_what_was_trained_is_verified(straight: Path, tmp_path: Path) -> None:
+    """Against what the result computes, which is no more what the start computed."""
+    from conversion.convert import import_checkpoint
+    from conversion.export import export_checkpoint
+
+    start = COMMITTED / "03_video_landmarks_simple"
+    record_case(straight / "model", start, tmp_path / "case")
+    export_checkpoint(straight / "model", tmp_path / "exported")
+    import_checkpoint(tmp_path / "exported", tmp_path / "imported", dtype="float32")
+    verdicts = {row.array: row.verdict for row in verification.verify(tmp_path / "imported", tmp_path / "case")}
+    assert {"logits", "loss", "gen_ids", "video_lm_tokens", "llm_hidden_states"} <= verdicts.keys()
+    assert set(verdicts.values()) == {"ok"}
+    with np.load(tmp_path / "case" / "outputs.npz") as after, np.load(start / "outputs.npz") as before:
+        for name, same in {"video_mm_proj_out": True, "video_lm_tokens": False, "logits": False, "loss": False}.items():
+            assert np.allclose(after[name], before[name], atol=1e-3) == same
+
+
 def test_the_log_tells_of_each_step(straight: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
@@ -246,21 +290,62 @@ def test_sigterm_ends_a_run_with_a_checkpoint(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = tmp_path / "config.py"
-    config.write_text(
-        f"from pathlib import PosixPath\nfrom facellava_jax.experiment import *\nconfig = {experiment!r}\n"
-    )
-    run = tmp_path / "run"
+    config, run = tmp_path / "config.py", tmp_path / "run"
+    config.write_text(write_config(experiment))
     stop_at(monkeypatch, 3, terminate)
     status, out, err = facellava("train", config, "--out", run)
     assert (status, out) == (0, "")
-    assert err.splitlines()[-1] == f"facellava: stopped; the same command goes on from the last checkpoint in {run}"
+    assert err.splitlines()[-2:] == [
+        f"{run}: step 3 of 6 is saved",
+        f"facellava: stopped; the same command goes on with {run}",
+    ]
     assert [row["step"] for row in read_log(run)] == [1, 2, 3]
     assert sorted(folder.name for folder in (run / "checkpoints").iterdir()) == ["2", "3"]
     stop_at(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert facellava("train", config, "--out", run).status == 130
     assert facellava("train", config, "--out", run).status == 0
     assert_same_run(run, straight)
+
+
+def test_sigterm_while_faces_are_rendered(
+    facellava: Callable[..., Any], experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no checkpoint yet, and none is spoken of; the faces that are done stay."""
+    config, run = tmp_path / "config.py", tmp_path / "run"
+    data = DataConfig(rendering=Rendering(samples=3, frames=2), batch_size=8)
+    config.write_text(write_config(dataclasses.replace(experiment, data=data)))
+
+    def render_two(*arguments: Any) -> Iterator[str]:
+        with contextlib.closing(render_dataset(*arguments, workers=1)) as rendered:
+            yield from itertools.islice(rendered, 2)
+            terminate()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "render_dataset", render_two)
+        status, _, err = facellava("train", config, "--out", run)
+    assert (status, err.splitlines()[-1]) == (0, f"facellava: stopped; the same command goes on with {run}")
+    assert "checkpoint" not in err and not (run / "checkpoints").exists()
+    before = {file: file.stat().st_mtime_ns for file in (run / "rendered").glob("*/*")}
+    (source,) = training.render_data(data, run).sources
+    assert len(json.loads(source.path.read_text())) == 3
+    assert before and {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_sigint_of_several_processes_is_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which JAX sees, and makes known to the others."""
+    came: list[int] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(training.multihost_utils, "reached_preemption_sync_point", lambda step: bool(came))
+    before = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with training.catch_signals() as find_signal:
+            assert find_signal(1) is None
+            signal.raise_signal(signal.SIGINT)
+            stopped = find_signal(2)
+        assert came == [signal.SIGTERM] and stopped and stopped.args == (signal.SIGTERM,)
+        assert signal.getsignal(signal.SIGINT) is before[0]
+    finally:
+        signal.signal(signal.SIGTERM, before[1])
 
 
 def test_what_is_not_finite_ends_a_run_and_is_not_saved(experiment: Experiment, tmp_path: Path) -> None:
@@ -303,6 +388,39 @@ def test_a_checkpoint_that_is_damaged_is_passed_over(
     shutil.rmtree(run / "model")
     with pytest.raises(RunError, match="no checkpoint of the run is whole"):
         train(experiment, run)
+
+
+def test_damaged_records_are_listed_once_however_a_run_stops(
+    experiment: Experiment,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Each epoch meets them, and steps that are taken again do; those without a sound entry are told of before."""
+    records = json.loads(pictures.read_text())
+    records[3]["image"] = "gone.png"
+    records[11]["landmarks_2d"] = "11.png"
+    records[17]["conversations"][0]["value"] += "<image>"
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    sources = (Source(path=tmp_path / "data.json", image_root=pictures.parent),)
+    data = dataclasses.replace(experiment.data, sources=sources, max_damaged=0.5)
+    experiment = dataclasses.replace(experiment, data=data)
+    train(experiment, tmp_path / "straight")
+    told = capfd.readouterr().err
+    assert "data: 20 records (20 of 1 image), known to be damaged: 1\n" in told
+    assert re.search(r"an epoch: 3 steps of 8, in 1 shapes, padding \d\d%\n", told)
+    run = tmp_path / "run"
+    for step in (3, 6):
+        stop_at(monkeypatch, step, kill)
+        with pytest.raises(Killed):
+            train(experiment, run)
+    train(experiment, run)
+    assert_same_run(run, tmp_path / "straight")
+    listed = [json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines()]
+    assert sorted(line["name"] for line in listed) == ["11", "17", "3"]
+    assert (run / "quarantine.jsonl").read_text() == (tmp_path / "straight" / "quarantine.jsonl").read_text()
+    assert sum(row["skipped"] for row in read_log(run)) == 6
 
 
 def test_what_changes_a_run_is_refused(
@@ -377,14 +495,14 @@ def assert_same_losses(
 
 def test_a_folder_belongs_to_one_process_and_one_run(experiment: Experiment, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with claim_folder(run, experiment), pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on "):
+    with claim_folder(run, experiment), pytest.raises(FolderError, match=rf"is in use by process {os.getpid()} on "):
         claim_folder(run, experiment).__enter__()
     with claim_folder(run, experiment):
         assert Experiment.load(run / "experiment.json") == experiment
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(RunError, match="holds holiday.jpg and no run"), claim_folder(tmp_path, experiment):
         pass
-    with pytest.raises(RunError, match="cannot be written to"), claim_folder(tmp_path / "holiday.jpg", experiment):
+    with pytest.raises(FolderError, match="cannot be written to"), claim_folder(tmp_path / "holiday.jpg", experiment):
         pass
     (run / "experiment.json").write_text('{"start": 3}')
     with pytest.raises(ConfigError, match=r"experiment.json: checkpoint_every: missing; restore it"):
@@ -428,43 +546,55 @@ def test_parameters_that_the_start_lacks_are_drawn(
         train(dataclasses.replace(experiment, model=bare, trainable=PROJECTOR), tmp_path / "bare")
 
 
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    """Until a run has logged a step, while it goes on."""
+    log = run / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= step):
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def count_steps(run: Path) -> int:
+    return len(read_log(run)) if (run / "metrics.jsonl").exists() else 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_three_kills(experiment: Experiment, tmp_path: Path, variant: str, devices: int) -> None:
-    """Real ones, at any moment, of a process of its own."""
+    """Real ones, at any moment, of a process of its own that has taken steps of its own."""
     experiment = vary(experiment, variant)
-    mesh = experiment.mesh if devices == 8 else MeshConfig()
-    experiment = dataclasses.replace(experiment, mesh=mesh, checkpoint_every=1)
-    config = tmp_path / "config.py"
-    config.write_text(
-        f"from pathlib import PosixPath\nfrom facellava_jax.experiment import *\nconfig = {experiment!r}\n"
+    experiment = dataclasses.replace(
+        experiment,
+        data=dataclasses.replace(experiment.data, epochs=LONG // 3),
+        mesh=experiment.mesh if devices == 8 else MeshConfig(),
+        checkpoint_every=1,
     )
+    config, run = tmp_path / "config.py", tmp_path / "run"
+    config.write_text(write_config(experiment))
     flags = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-c", "from facellava_jax.cli import main; main()", "train", str(config), "--out"]
 
-    def start(run: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*command, str(tmp_path / run)], env={**os.environ, "XLA_FLAGS": flags}, cwd=ROOT)
+    def start(run: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, str(run)], env={**os.environ, "XLA_FLAGS": flags}, cwd=ROOT)
 
-    assert start("straight").wait() == 0
+    assert start(tmp_path / "straight").wait() == 0
     rng = np.random.default_rng(list(VARIANTS).index(variant))
-    for kill in range(3):
-        process = start("run")
-        # From the third step of each process on there is something to lose.
-        log = tmp_path / "run" / "metrics.jsonl"
-        while process.poll() is None and not (log.exists() and log.read_text().count("\n") > kill):
-            time.sleep(0.01)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(float(rng.uniform(0, 0.3)))
+    for _ in range(3):
+        before = count_steps(run)
+        process = start(run)
+        wait_for_step(run, before + int(rng.integers(1, 4)), process)
+        time.sleep(float(rng.uniform(0, 0.1)))
         process.kill()
-        process.wait()
-    assert start("run").wait() == 0
-    assert_same_run(tmp_path / "run", tmp_path / "straight")
+        assert process.wait() == -signal.SIGKILL
+        assert before < count_steps(run) < LONG
+    assert start(run).wait() == 0
+    assert_same_run(run, tmp_path / "straight", LONG)
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(experiment: Experiment, straight: Path, tmp_path: Path) -> None:
-    """As Slurm starts them: the same samples, losses and result; SIGTERM to one of them stops both."""
+    """As Slurm starts them: the same samples, losses and result; SIGTERM to one of them, or SIGINT, stops both."""
     config, run = tmp_path / "config.py", tmp_path / "run"
     config.write_text(write_config(experiment))
     command = [sys.executable, "-c", "from facellava_jax.cli import main; main()", "train", str(config)]
@@ -481,12 +611,12 @@ def test_two_processes_are_one(experiment: Experiment, straight: Path, tmp_path:
             for number in range(2)
         ]
 
-    processes = start()
-    log = run / "metrics.jsonl"
-    while not (log.exists() and log.read_text()) and processes[0].poll() is None:
-        time.sleep(0.01)
-    processes[1].terminate()
-    assert [process.wait(120) for process in processes] == [0, 0]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        processes, before = start(), count_steps(run)
+        wait_for_step(run, before + 1, processes[0])
+        processes[1].send_signal(number)
+        assert [process.wait(120) for process in processes] == [0, 0]
+        assert before < count_steps(run) < STEPS
     for _ in range(2):  # what was stopped goes on; what is done says so
         assert [process.wait(120) for process in start()] == [0, 0]
     rows, expected = read_log(run), read_log(straight)

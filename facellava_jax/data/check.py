@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from ..errors import FaceLlavaError
 from ..experiment import DataConfig
 from ..text import Tokenizer
 from .index import Index, Part, Reading, join_indexes, measure_part, run_parts
-from .loader import OpenSource, make_plan, make_reading
-from .plan import Plan, measure_lengths
-from .records import RecordList, shorten_cause
+from .loader import OpenSource, make_plan, make_reading, measure_indexes
+from .plan import measure_lengths
+from .records import RecordList, escape_surrogates, shorten_cause
+from .summary import count_kinds, list_kinds, measure_padding
 
 EXAMPLES = 5  # of each problem
 THREADS = 16  # that look for files
@@ -79,7 +79,7 @@ class DataReport:
     padding: float
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return escape_surrogates(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)) + "\n"
 
     def format(self) -> str:
         """The report in lines to be read."""
@@ -99,15 +99,16 @@ def check_data(data: DataConfig, config: Config, tokenizer: Tokenizer, workers: 
     reading = make_reading(data, config, tokenizer)
     sources = [OpenSource(source, reading.num_frames) for source in data.sources]
     checked = [_check_source(source, reading, workers) for source in sources]
-    plan = make_plan(data, config, [each.rows for each in checked])
+    indexes = [each.rows for each in checked]
+    plan = make_plan(data, config, indexes)
     reports = tuple(_report(source, each, data, config) for source, each in zip(sources, checked, strict=True))
     return DataReport(
         sources=reports,
         records=plan.size,
         damaged=sum(report.damaged for report in reports),
-        duplicates=_count_repeats(join_indexes([each.rows for each in checked])),
+        duplicates=_count_repeats(join_indexes(indexes)),
         steps=plan.steps,
-        padding=_measure_padding(plan, [_lengths(each.rows, data, config) for each in checked]),
+        padding=measure_padding(plan, measure_indexes(data, config, indexes)),
     )
 
 
@@ -150,10 +151,6 @@ def _find_missing(records: RecordList, number: int) -> str | None:
     return None
 
 
-def _lengths(index: Index, data: DataConfig, config: Config) -> np.ndarray:
-    return measure_lengths(index, config.model, data.max_text_length, config.text.max_length)
-
-
 def _report(source: OpenSource, checked: Checked, data: DataConfig, config: Config) -> SourceReport:
     index = checked.rows
     sound = ~np.isin(np.arange(len(index.tokens)), list(checked.causes))
@@ -161,7 +158,7 @@ def _report(source: OpenSource, checked: Checked, data: DataConfig, config: Conf
     return SourceReport(
         path=str(source.path),
         records=len(index.tokens),
-        kinds=dict(Counter(map(_name_kind, index.images.tolist(), index.videos.tolist())).most_common()),
+        kinds=count_kinds(index),
         media=int(index.images.sum(dtype=int) + index.videos.sum(dtype=int)),
         landmarks=int(index.image_landmarks.sum(dtype=int) + index.video_landmarks.sum(dtype=int)),
         damaged=len(checked.causes),
@@ -188,11 +185,6 @@ def _list_problems(records: RecordList, causes: Mapping[int, str]) -> list[Probl
     ]
 
 
-def _name_kind(images: int, videos: int) -> str:
-    parts = [f"{count} {name}{'s' * (count > 1)}" for count, name in ((videos, "video"), (images, "image")) if count]
-    return " and ".join(parts) or "text alone"
-
-
 def _spread(lengths: np.ndarray) -> Spread:
     if not len(lengths):
         return Spread(0, 0, 0, 0)
@@ -204,17 +196,9 @@ def _count_repeats(index: Index) -> int:
     return len(index.digest) - len(np.unique(index.digest))
 
 
-def _measure_padding(plan: Plan, lengths: Sequence[np.ndarray]) -> float:
-    """The share of padding in the first epoch's tokens."""
-    shown = np.concatenate(lengths)[plan.select(0)].sum(dtype=int)
-    laid_out = sum(plan.batch(step).length for step in range(plan.count_steps(0))) * plan.batch_size
-    return float(1 - shown / laid_out)
-
-
 def _format_source(source: SourceReport) -> list[str]:
-    kinds = ", ".join(f"{count:,} of {kind}" for kind, count in source.kinds.items())
     lines = [
-        f"{source.path}: {source.records:,} records ({kinds})",
+        f"{source.path}: {source.records:,} records ({list_kinds(source.kinds)})",
         f"  landmarks      {source.landmarks:,} for {source.media:,} media",
         f"  text tokens    {_format_spread(source.text)}; {source.text_cut:,} will be cut",
         f"  tokens in all  {_format_spread(source.whole)}; {source.whole_cut:,} will be cut",

@@ -1,14 +1,15 @@
 """Steps to batches: each step's records read, with the damaged ones left empty and reported."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float32, Int32
 
 from ..axes import Batch
-from ..config import Config, MediaConfig
+from ..config import LANDMARK_POINTS, Config, MediaConfig
 from ..errors import FaceLlavaError
 from ..experiment import DataConfig, Source
 from ..pixels import preprocess_image, preprocess_video
@@ -19,6 +20,7 @@ from .plan import EMPTY, Plan, measure_lengths
 from .reading import Frames, encode_record, load_medium
 from .records import DataError, Record, RecordList
 from .shards import Shards
+from .summary import summarize
 
 NOTHING = np.zeros(0, np.int32)
 
@@ -62,6 +64,11 @@ class OpenSource:
         if self.shards:
             return record, self.shards.load(number, record)
         return record, [load_medium(medium, self.num_frames) for medium in record.media]
+
+    def count_damaged(self, index: Index) -> int:
+        """The records that are known to be, before their media are looked at."""
+        prepared = self.shards.read_damaged() if self.shards else {}
+        return len(prepared.keys() | set(np.flatnonzero(~index.sound).tolist()))
 
 
 class BatchLoader:
@@ -114,6 +121,19 @@ class BatchLoader:
         visuals = [self._prepare(medium) for medium in frames]
         return Sample(example.ids, [visuals[at] for at in order], example.labels)
 
+    def read_landmarks(self, count: int) -> Float32[np.ndarray, "n K 2"]:
+        """Those of so many faces that the run shows first, or of all where there are fewer; the same on every host."""
+        faces = [np.zeros((0, LANDMARK_POINTS, 2), np.float32)]
+        for step in range(self.plan.steps):
+            for number in self.plan.batch(step)[2].tolist():
+                with contextlib.suppress(FaceLlavaError, OSError):  # of a damaged record, which its step reports
+                    if number != EMPTY:
+                        media = self.read(number).media
+                        faces += [medium.landmarks for medium in media if medium.landmarks is not None]
+            if sum(map(len, faces)) >= count:
+                break
+        return np.concatenate(faces)[:count]
+
     def _prepare(self, frames: Frames) -> Visual:
         model = self.config.model
         tower = model.image_tower if frames.kind == "image" else model.video_tower
@@ -131,22 +151,38 @@ class BatchLoader:
 
 
 def open_data(
-    data: DataConfig, config: Config, tokenizer: Tokenizer, cache: Path | None = None, host: int = 0, hosts: int = 1
+    data: DataConfig,
+    config: Config,
+    tokenizer: Tokenizer,
+    cache: Path | None = None,
+    host: int = 0,
+    hosts: int = 1,
+    say: Callable[[str], None] | None = None,
 ) -> BatchLoader:
-    """The batches of a run: its sources opened, measured and put in order.
+    """The batches of a run: its sources opened, measured and put in order; `say` is told of them in two lines.
 
     What was measured is kept in the folder `cache`, so that the same run starts at once the next time. Raises DataError
     for sources that cannot be used.
     """
     reading = make_reading(data, config, tokenizer)
     sources = tuple(OpenSource(source, reading.num_frames) for source in data.sources)
-    plan = make_plan(data, config, [index_records(source.records, reading, cache) for source in sources])
+    indexes = [index_records(source.records, reading, cache) for source in sources]
+    plan = make_plan(data, config, indexes)
+    if say:
+        damaged = sum(source.count_damaged(index) for source, index in zip(sources, indexes, strict=True))
+        for line in summarize(plan, indexes, measure_indexes(data, config, indexes), damaged):
+            say(line)
     return BatchLoader(plan, sources, config, reading, pad_to_square=data.pad_to_square, host=host, hosts=hosts)
 
 
 def make_reading(data: DataConfig, config: Config, tokenizer: Tokenizer) -> Reading:
     tower = config.model.video_tower
     return Reading(tokenizer, data.template, tower.num_frames if tower else 1, data.max_text_length)
+
+
+def measure_indexes(data: DataConfig, config: Config, indexes: Sequence[Index]) -> list[Int32[np.ndarray, " _"]]:
+    """The lengths of all records, source by source, as they will be cut."""
+    return [measure_lengths(index, config.model, data.max_text_length, config.text.max_length) for index in indexes]
 
 
 def make_plan(data: DataConfig, config: Config, indexes: Sequence[Index]) -> Plan:
@@ -159,7 +195,7 @@ def make_plan(data: DataConfig, config: Config, indexes: Sequence[Index]) -> Pla
                 raise DataError(f"{source.path} has {kind}s and the model no {kind} tower: give it one, or other data")
     return Plan(
         indexes,
-        [measure_lengths(index, model, data.max_text_length, config.text.max_length) for index in indexes],
+        measure_indexes(data, config, indexes),
         [source.weight for source in data.sources],
         batch_size=data.batch_size,
         epochs=data.epochs,

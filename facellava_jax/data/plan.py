@@ -53,7 +53,8 @@ class Plan:
 
         Raises DataError where there is no record, or the weights leave none.
         """
-        self.batch_size, self.epochs, self.seed, self.weights = batch_size, epochs, seed, tuple(weights)
+        self.batch_size, self.epochs, self.seed = batch_size, epochs, seed
+        self.weights = tuple(map(float, weights))  # files of experiments say 2, too
         self.firsts = np.cumsum([0, *map(len, lengths)])
         self.size = int(self.firsts[-1])
         if not self.size:

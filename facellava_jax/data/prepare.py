@@ -16,13 +16,15 @@ from jaxtyping import UInt8
 from ..config import LANDMARK_POINTS
 from ..errors import FaceLlavaError
 from ..extras import require
+from ..folders import LOCK, hold_folder, read_whole_lines
 from ..workers import count_workers, run_jobs
 from .reading import Frames, load_medium
-from .records import DataError, Record, RecordList
+from .records import DataError, Record, RecordList, escape_surrogates
 from .shards import DATASET, PROGRESS, RECORDS, SETTINGS, SPLIT, Settings, describe_features, read_settings
 
 SHARD_RECORDS = 1000
 FORMAT = "array_record"
+ASIDE = ".{}.part"  # a file that is being written
 
 
 class Shard(NamedTuple):
@@ -66,8 +68,7 @@ class Preparation:
             raise DataError(f"{num_frames} frames of each clip: take at least 1")
         roots = {kind: str(root.resolve()) for kind, root in records.roots.items()}
         self._settings = Settings(records.digest, roots["image"], roots["video"], num_frames, shard_records)
-        if out.is_dir() and any(out.iterdir()) and read_settings(out)._replace(complete=False) != self._settings:
-            raise DataError(f"{out}: holds another list, or the same with other settings: choose another --out")
+        self._refuse_other()
         count = -(-len(records) // shard_records)
         self._shards = []
         for number, first in enumerate(range(0, len(records), shard_records)):
@@ -79,15 +80,19 @@ class Preparation:
         """Writes the shards that are left, in order; those that were done before come first.
 
         `workers` processes, by default one for each core; what is written does not depend on how many they are. Raises
-        DataError where the disk takes no more.
+        DataError where the disk takes no more, FolderError where another process prepares data in the folder.
         """
         workers = count_workers(workers)
         require("tensorflow_datasets", "train")
-        self.out.mkdir(parents=True, exist_ok=True)
+        with hold_folder(self.out):
+            self._refuse_other()  # which may have come since
+            yield from self._write(workers)
+
+    def _write(self, workers: int) -> Generator[Written, None, None]:
         # First of all, so that whatever follows is known to belong here.
         self._write_settings(complete=False)
         if not (self.out / RECORDS).exists():
-            aside = self.out / f".{RECORDS}.part"
+            aside = self.out / ASIDE.format(RECORDS)
             shutil.copyfile(self.records.path, aside)
             aside.replace(self.out / RECORDS)
         done = self._read_progress()
@@ -105,23 +110,28 @@ class Preparation:
         _write_info(self.out, [shard.end - shard.first for shard in self._shards])
         self._write_settings(complete=True)
 
+    def _refuse_other(self) -> None:
+        if not self.out.is_dir() or {file.name for file in self.out.iterdir()} <= {LOCK, ASIDE.format(SETTINGS)}:
+            return
+        if read_settings(self.out)._replace(complete=False) != self._settings:
+            raise DataError(f"{self.out}: holds another list, or the same with other settings: choose another --out")
+
     def _write_settings(self, *, complete: bool) -> None:
-        aside = self.out / f".{SETTINGS}.part"
+        aside = self.out / ASIDE.format(SETTINGS)
         aside.write_text(json.dumps(self._settings._replace(complete=complete)._asdict(), indent=2) + "\n")
         aside.replace(self.out / SETTINGS)
 
     def _read_progress(self) -> dict[int, Written]:
         """The shards that are done, by number: those that are there and have a line, and no other line is kept."""
-        file = self.progress
         done: dict[int, Written] = {}
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-            with contextlib.suppress(ValueError):  # of a line that was being written when the earlier run ended
+        for line in read_whole_lines(self.progress):
+            with contextlib.suppress(ValueError):  # of a damaged line: that shard is written again
                 number, records, damaged = json.loads(line).values()
                 if self._shards[number].file.exists():
                     done[number] = Written(number, records, tuple((at, cause) for at, cause in damaged))
-        aside = self.out / f".{PROGRESS}.part"
+        aside = self.out / ASIDE.format(PROGRESS)
         aside.write_text("".join(map(_format_line, done.values())), encoding="utf-8")
-        aside.replace(file)
+        aside.replace(self.progress)
         return done
 
 
@@ -133,7 +143,7 @@ def write_shard(shard: Shard) -> Written:
     """Writes a shard whole or not at all."""
     writer_of = require("array_record.python.array_record_module", "train").ArrayRecordWriter
     features = describe_features()
-    aside = shard.file.with_name(f".{shard.file.name}.part")
+    aside = shard.file.with_name(ASIDE.format(shard.file.name))
     damaged = []
     try:
         # Pictures are compressed already; one record to a group reads fastest at random.
@@ -157,14 +167,14 @@ def _make_example(shard: Shard, number: int) -> dict[str, Any]:
     example["landmarks"] = np.zeros((0, LANDMARK_POINTS, 2), np.float32)
     try:
         record = shard.records.read(number)
-        example |= {"id": record.name, "conversations": json.dumps(record.conversations)}
+        example |= {"id": escape_surrogates(record.name), "conversations": json.dumps(record.conversations)}
         media = [load_medium(medium, shard.num_frames) for medium in record.media]
         pictures = _encode(record, media)
         landmarks = [medium.landmarks for medium in media if medium.landmarks is not None]
         example |= {"pictures": pictures, "landmarks": np.concatenate([example["landmarks"], *landmarks])}
     except (FaceLlavaError, OSError) as error:
         # Written as damaged, so that every record keeps its number.
-        example["cause"] = str(error)
+        example["cause"] = escape_surrogates(str(error))
     return example
 
 

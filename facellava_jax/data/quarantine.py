@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..folders import read_whole_lines
 from .loader import BatchLoader, LoadedBatch, Skipped
 from .plan import EMPTY
 from .records import DataError, shorten_cause
@@ -55,17 +56,8 @@ class Quarantine:
 
 
 def _read(file: Path) -> list[Skipped]:
-    """The lines of an earlier run; one that was being written when that ended is taken out of the file."""
-    if not file.exists():
-        return []
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
+    """The lines of an earlier run."""
     try:
-        kept = [Skipped(**json.loads(line)) for line in whole.splitlines()]
+        return [Skipped(**json.loads(line)) for line in read_whole_lines(file)]
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: is no list of skipped records ({error}): move it away") from None
-    if whole != text:
-        aside = file.with_name(f".{file.name}.part")
-        aside.write_text(whole, encoding="utf-8")
-        aside.replace(file)
-    return kept

@@ -125,6 +125,11 @@ def shorten_cause(cause: str) -> str:
     return re.sub(r"\d+", "N", parts[0] if parts else cause)
 
 
+def escape_surrogates(text: str) -> str:
+    """A text that UTF-8 can hold: half of a surrogate pair, which JSON can, as JSON writes it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _list_names(value: dict[str, Any], kind: Kind) -> list[str]:
     names = value.get(kind) or []
     names = names if isinstance(names, list) else [names]

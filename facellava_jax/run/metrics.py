@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..extras import require
+from ..folders import read_whole_lines
 from .folder import RunError
 
 FILE = "metrics.jsonl"
@@ -19,7 +19,7 @@ class MetricsLog:
     def __init__(self, folder: Path) -> None:
         """Goes on after the last whole line. Raises RunError for a file that is no log of steps."""
         self._path = folder / FILE
-        self._last = _drop_cut_line(self._path)
+        self._last = _find_last_step(self._path)
         self._file = self._path.open("a", encoding="utf-8")
         self._events = require("tensorboardX", "train").SummaryWriter(str(folder / "tensorboard"))
 
@@ -56,16 +56,10 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def _drop_cut_line(file: Path) -> int:
-    """The step of the last whole line, 0 where there is none; what follows that line is removed."""
-    if not file.exists():
-        return 0
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
+def _find_last_step(file: Path) -> int:
+    """That of the last line, 0 where there is none."""
     try:
-        last = int(json.loads(whole.splitlines()[-1])["step"]) if whole else 0
+        lines = read_whole_lines(file)
+        return int(json.loads(lines[-1])["step"]) if lines else 0
     except (ValueError, KeyError, TypeError):
         raise RunError(f"{file} ends in a line that is no step of a run: remove the file, or that line") from None
-    if len(whole) < len(content):
-        os.truncate(file, len(whole))
-    return last

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ..checkpoint import cast, disk_paths, layer_shapes, read_array, read_manifest, write_checkpoint
 from ..config import Config, DType, ModelConfig
 from ..experiment import Experiment
-from ..lora import add_adapter, without_lora
+from ..lora import merge_adapter, without_lora
 from ..models.facellava import abstract_params
 from ..step import TrainState
 from ..text import TOKENIZER_FILES
@@ -42,7 +42,9 @@ def write_result(run: Path, experiment: Experiment, model: ModelConfig, state: T
     }
     params = state.frozen | state.trainable
     lora = model.decoder.lora if not config.model.decoder.lora else None
-    adapted = {f"decoder/layers/{name}/kernel" for name in lora.targets} if lora else set()
+
+    def fetch_beside(path: str, layer: int, leaf: str) -> np.ndarray:
+        return _fetch(params[f"{path.rpartition('/')[0]}/{leaf}"], layer)
 
     def collect() -> Iterator[tuple[str, np.ndarray]]:
         for path, abstract in abstract_params(config.model).items():
@@ -53,9 +55,7 @@ def write_result(run: Path, experiment: Experiment, model: ModelConfig, state: T
                     array = read_array(experiment.start, name)
                 else:
                     array = _fetch(params[path], None if names == [path] else layer)
-                if lora and path in adapted:
-                    a, b = (_fetch(params[path.replace("/kernel", leaf)], layer) for leaf in ("/lora_a", "/lora_b"))
-                    array = np.asarray(add_adapter(jnp.asarray(array), jnp.asarray(a), jnp.asarray(b), lora))
+                array = merge_adapter(name, array, lora, functools.partial(fetch_beside, path, layer))
                 yield name, cast(array, jnp.dtype(dtypes[name]), name)
 
     if jax.process_index():

@@ -4,12 +4,13 @@ NumPy and OpenCV (and PyAV where clips are written), no JAX: data workers import
 the split and its number alone.
 """
 
-from .dataset import describe, render_dataset
+from .dataset import RECORDS, describe, render_dataset
 from .film import Film
 from .person import Split
 from .sample import Labels, Medium, Sample, SyntheticError, render_sample
 
 __all__ = [
+    "RECORDS",
     "Film",
     "Labels",
     "Medium",

@@ -1,8 +1,6 @@
 """A folder of rendered faces in FaceInstruct-1M's format."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -10,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..extras import require
 from ..faces.encode import ClipWriter
+from ..folders import LOCK, hold_folder, read_whole_lines
 from ..media import Kind
 from ..workers import count_workers, run_jobs
 from .film import Film
@@ -20,6 +20,7 @@ from .sample import FRAMES, Sample, SyntheticError, check_request, render_sample
 from .scene import encode_jpeg
 
 RECORDS = "data.json"
+PROGRESS = "rendering.jsonl"  # until all is done: what was asked for, and the records of the samples that are whole
 FOLDERS: dict[Kind, tuple[str, str]] = {"image": ("images", ".jpg"), "video": ("videos", ".mp4")}
 QUALITY = 95  # of JPEG
 SECONDS = 1.0  # that a clip takes, however many frames it has
@@ -28,34 +29,49 @@ SECONDS = 1.0  # that a clip takes, however many frames it has
 def render_dataset(
     out: Path, samples: int, seed: int, split: Split, frames: int = FRAMES, workers: int | None = None
 ) -> Generator[str, None, None]:
-    """Writes `out`/data.json, media and landmarks of samples 0, 1 ... and yields the id of each that is done.
+    """Writes media and landmarks of samples 0, 1 ... to `out` and yields the id of each that is done; last of all the
+    list, `out`/data.json.
 
-    `out` is there when the last is, whole, and not before; where anything fails, nothing is left. What is written does
-    not depend on `workers`, by default one for each core. Raises SyntheticError, WorkerError, and ImportError without
-    the extra `train`.
+    Samples that an earlier call has done there stay. What is written depends neither on that nor on `workers`, by
+    default one for each core. Raises SyntheticError where `out` holds other things, FolderError where another process
+    writes to it, WorkerError, and ImportError without the extra `train`.
     """
     workers = count_workers(workers)
     check_request(seed, split, samples, frames)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise SyntheticError(f"{out} exists: remove it or choose another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
-        aside.chmod(0o755)
+    request = {"release": __version__, "seed": seed, "split": split, "samples": samples, "frames": frames}
+    with hold_folder(out):
+        records = _take_up(out, request)
+        yield from [record["id"] for record in records]
         for folder, _ in FOLDERS.values():
-            (aside / folder).mkdir()
-        records = []
-        write = partial(_write_sample, aside, samples, seed, split, frames)
-        with run_jobs(write, range(samples), min(workers, samples)) as written:
+            (out / folder).mkdir(exist_ok=True)
+        write = partial(_write_sample, out, samples, seed, split, frames)
+        left = range(len(records), samples)
+        with (out / PROGRESS).open("a") as progress, run_jobs(write, left, min(workers, max(1, len(left)))) as written:
             for record in written:
+                progress.write(json.dumps(record) + "\n")
+                progress.flush()
                 records.append(record)
                 yield record["id"]
-        (aside / RECORDS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = out / f".{RECORDS}.part"
+        aside.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        aside.replace(out / RECORDS)
+        (out / PROGRESS).unlink()
+
+
+def _take_up(out: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The records of the samples that are done. Raises SyntheticError where `out` holds other things."""
+    progress = out / PROGRESS
+    if not progress.exists() and {file.name for file in out.iterdir()} != {LOCK}:
+        raise SyntheticError(f"{out} exists: remove it or choose another name")
+    try:
+        first, *records = map(json.loads, read_whole_lines(progress) or [json.dumps(request)])
+    except ValueError:
+        raise SyntheticError(f"{progress} is damaged: remove {out}, or choose another name") from None
+    if first != request:
+        raise SyntheticError(f"{out} holds another rendering, which has not ended: remove it or choose another name")
+    if not records:
+        progress.write_text(json.dumps(request) + "\n")
+    return records
 
 
 def _write_sample(folder: Path, samples: int, seed: int, split: Split, frames: int, number: int) -> dict[str, Any]:

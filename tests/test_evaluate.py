@@ -28,6 +28,7 @@ from facellava_jax.evaluate.run import draw_examples, evaluate, place_beside, sh
 from facellava_jax.faces import Box, Face, FaceError, FaceFinder, Window, cut_window, pick_face, to_crop
 from facellava_jax.faces.encode import ClipWriter
 from facellava_jax.faces.extract import ExtractOptions, extract_faces
+from facellava_jax.folders import FolderError, hold_folder
 from facellava_jax.media import Kind, MediaError, load_image, load_landmarks, load_video
 from facellava_jax.overlay import write_picture
 from facellava_jax.predict import Predictor
@@ -435,8 +436,13 @@ def test_a_folder_of_other_things_is_refused(evaluation: Evaluation, tmp_path: P
     (tmp_path / "mine.txt").touch()
     with pytest.raises(EvaluateError, match=r"holds mine.txt and no evaluation: choose another --out$"):
         evaluate(evaluation, tmp_path)
-    with pytest.raises(EvaluateError, match=r"mine.txt cannot be written to .*: choose another --out$"):
+    with pytest.raises(FolderError, match=r"mine.txt cannot be written to .*: choose another folder$"):
         evaluate(evaluation, tmp_path / "mine.txt")
+    with (
+        hold_folder(tmp_path / "held"),
+        pytest.raises(FolderError, match=rf"held is in use by process {os.getpid()} on .*: wait for its end"),
+    ):
+        evaluate(evaluation, tmp_path / "held")
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(EvaluateError, match=r"run.json is damaged: choose another --out$"):
         evaluate(evaluation, tmp_path)

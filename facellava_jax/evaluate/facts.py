@@ -17,6 +17,7 @@ from ..answers import Task
 from ..checkpoint import digest_checkpoint, read_config
 from ..config import Config, DType
 from ..errors import FaceLlavaError
+from ..folders import LOCK
 from ..request import Options
 from .benchmark import Example
 from .rows import pack_label
@@ -96,7 +97,8 @@ def claim_folder(out: Path, facts: Json) -> None:
         if file.exists():
             _compare(out, json.loads(file.read_text()), facts)
             return
-        if foreign := sorted(path.name for path in out.iterdir() if not path.name.endswith((FACTS, ".part"))):
+        names = {path.name for path in out.iterdir()} - {LOCK}
+        if foreign := sorted(name for name in names if not name.endswith((FACTS, ".part"))):
             raise EvaluateError(f"{out} holds {foreign[0]} and no evaluation: choose another --out")
         aside = out / f".{FACTS}.{jax.process_index()}.part"
         aside.write_text(json.dumps(facts, indent=1) + "\n")

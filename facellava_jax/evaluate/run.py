@@ -1,5 +1,6 @@
 """Running an evaluation: from a data set's examples to answers, metrics and a report."""
 
+import contextlib
 import json
 from collections.abc import Container, Iterable, Sequence
 from itertools import chain
@@ -10,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..experiment import MeshConfig
+from ..folders import hold_folder
 from ..predict import Predictor
 from ..program import say
 from ..request import Options
@@ -44,8 +46,9 @@ def evaluate(
     finish writes the results, and for the others they are None. Face crops go to `cache`, by default beside the data;
     `workers` processes make them, by default one for each core.
 
-    Raises EvaluateError for an `out` that holds another evaluation, BenchmarkError for data that are not laid out as
-    published, ResultsError where an example could not be answered, and what the parts raise for their inputs.
+    Raises EvaluateError for an `out` that holds another evaluation, FolderError for one that another process has,
+    BenchmarkError for data that are not laid out as published, ResultsError where an example could not be answered, and
+    what the parts raise for their inputs.
     """
     if batch_size < 1:
         raise EvaluateError(f"batch_size {batch_size}: use at least 1")
@@ -59,38 +62,42 @@ def evaluate(
         for task in dict.fromkeys(example.task for example in examples):
             list_candidates(task, benchmark)
     facts = describe(evaluation, split, config, examples)
-    claim_folder(out, facts)
+    # Several hosts share the folder.
+    with hold_folder(out) if hosts == 1 else contextlib.nullcontext():
+        claim_folder(out, facts)
 
-    share = share_out(examples, hosts)[host]
-    done = read_rows(out)
-    # Whole batches: an answer's last digits may depend on what it is computed beside.
-    batches = [share[at : at + batch_size] for at in range(0, len(share), batch_size)]
-    left = [batch for batch in batches if any(example.name not in done for example in batch)]
-    if left:
-        faces = FaceCache(cache or place_beside(evaluation.data), evaluation.data)
-        find_faces(faces, chain.from_iterable(left), workers)
-        predictor = Predictor.load(
-            evaluation.model,
-            dtype=config.model.dtype,
-            batch_size=min(batch_size, len(share)),
-            mesh=None if mesh == ROWS_OVER_DEVICES and jax.local_device_count() == 1 else mesh,
-        )
-        options = Options(max_new_tokens=evaluation.max_new_tokens)
-        asker = Asker(predictor, benchmark, faces, evaluation.method, options)
-        with open_part(out, host, hosts) as part:
-            answer_examples(asker, [*chain.from_iterable(left)], batch_size, part, done, len(share))
+        share = share_out(examples, hosts)[host]
+        done = read_rows(out)
+        # Whole batches: an answer's last digits may depend on what it is computed beside.
+        batches = [share[at : at + batch_size] for at in range(0, len(share), batch_size)]
+        left = [batch for batch in batches if any(example.name not in done for example in batch)]
+        if left:
+            faces = FaceCache(cache or place_beside(evaluation.data), evaluation.data)
+            find_faces(faces, chain.from_iterable(left), workers)
+            predictor = Predictor.load(
+                evaluation.model,
+                dtype=config.model.dtype,
+                batch_size=min(batch_size, len(share)),
+                mesh=None if mesh == ROWS_OVER_DEVICES and jax.local_device_count() == 1 else mesh,
+            )
+            options = Options(max_new_tokens=evaluation.max_new_tokens)
+            asker = Asker(predictor, benchmark, faces, evaluation.method, options)
+            with open_part(out, host, hosts) as part:
+                answer_examples(asker, [*chain.from_iterable(left)], batch_size, part, done, len(share))
 
-    rows = read_rows(out)
-    if absent := sum(example.name not in rows for example in examples):
-        say(f"{absent} of {len(examples)} examples are left to other hosts; the last to finish writes the results")
-        return None
-    ordered = [rows[example.name] for example in examples]
-    join_rows(out, ordered)
-    if faceless := sum(row["face"] is False for row in ordered):
-        say(f"no face found in {faceless} of {len(examples)} examples: their media are shown whole, without landmarks")
-    predictions = [make_prediction(*pair) for pair in zip(ordered, examples, strict=True)]
-    run = facts | {"left_out": left_out, "faceless": faceless, "config": json.loads(config.to_json())}
-    return write_results(out, benchmark, predictions, run)
+        rows = read_rows(out)
+        if absent := sum(example.name not in rows for example in examples):
+            say(f"{absent} of {len(examples)} examples are left to other hosts; the last to finish writes the results")
+            return None
+        ordered = [rows[example.name] for example in examples]
+        join_rows(out, ordered)
+        if faceless := sum(row["face"] is False for row in ordered):
+            say(
+                f"no face found in {faceless} of {len(examples)} examples: their media are shown whole, without landmarks"
+            )
+        predictions = [make_prediction(*pair) for pair in zip(ordered, examples, strict=True)]
+        run = facts | {"left_out": left_out, "faceless": faceless, "config": json.loads(config.to_json())}
+        return write_results(out, benchmark, predictions, run)
 
 
 def read_examples(benchmark: Benchmark, evaluation: Evaluation, split: str) -> tuple[list[Example], dict[str, int]]:

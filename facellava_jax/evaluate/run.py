@@ -92,9 +92,8 @@ def evaluate(
         ordered = [rows[example.name] for example in examples]
         join_rows(out, ordered)
         if faceless := sum(row["face"] is False for row in ordered):
-            say(
-                f"no face found in {faceless} of {len(examples)} examples: their media are shown whole, without landmarks"
-            )
+            shown = "their media are shown whole, without landmarks"
+            say(f"no face found in {faceless} of {len(examples)} examples: {shown}")
         predictions = [make_prediction(*pair) for pair in zip(ordered, examples, strict=True)]
         run = facts | {"left_out": left_out, "faceless": faceless, "config": json.loads(config.to_json())}
         return write_results(out, benchmark, predictions, run)

@@ -63,6 +63,15 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "Is he happy or sad?": None,
         "Is he happy? Yes.": "happiness",
         "Is he happy? No, sad.": "sadness",
+        # Compared, hedged, ranked, and what another would look like.
+        "less anger than fear": "fear",
+        "not so much fear as anger": "anger",
+        "It's most likely anger, but it could be disgust": "anger",
+        "It could be anger or disgust.": "anger",
+        "either surprise or fear; I lean towards fear": "fear",
+        "Emotion label: disgust (secondary: anger)": "disgust",
+        "happiness: low, sadness: high, anger: low": "sadness",
+        "The person is angry. Happiness would show in a smile.": "anger",
     },
     "age": {
         "32": 32,
@@ -90,6 +99,21 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "40 years old. Most 60-year-olds have more wrinkles.": 40,
         "I cannot say whether the person is 30 or 40.": None,
         "How old is the person? 50 ± 5.": 50,
+        "about 35±5 years old": 35,
+        "he is 50 now": 50,
+        "turned 65 recently": 65,
+        "≈ 35": 35,
+        "nearing 40": 40,
+        "pushing fifty": 50,
+        "in the neighborhood of 37": 37,
+        r"\boxed{42}": 42,
+        "He looks 10 years younger than 50": None,
+        # A pronoun, and a number.
+        "The only one is 40": 40,
+        "one in the image appears 40": 40,
+        "Two people: one is 30 and the other is 50.": 30,
+        "one year old": 1,
+        "The baby is one.": 1,
         "999 years old": None,
     },
     "action-units": {
@@ -119,6 +143,24 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "no action units": frozenset(),
         "AU0": frozenset(),
         "AU4 is not active": frozenset(),
+        # Values beside a name, in a table, as a share.
+        "AU4 (Brow Lowerer): No": frozenset(),
+        "AU4 (the brows drop): absent, AU12 (Lip Corner Puller): present": frozenset({12}),
+        "AU4 (Brow Lowerer) - absent": frozenset(),
+        "AU4 (Brow Lowerer) = 0": frozenset(),
+        "AU4 Brow Lowerer: absent": frozenset(),
+        "| AU4 | Brow lowerer | No |\n| AU12 | Lip corner puller | Yes |": frozenset({12}),
+        "| AU | Active |\n|---|---|\n| 1 | yes |\n| 4 | no |": frozenset({1}),
+        "AU12 (0.92), AU4 (0.03)": frozenset({12}),
+        "AU12 (lip corner puller): 95%, AU15: 10%": frozenset({12}),
+        # Headings.
+        "Absent AUs: 4, 9": frozenset(),
+        "Inactive AU: 4": frozenset(),
+        "The inactive AUs are 4 and 9": frozenset(),
+        "Present AUs: 1, 4. Absent AUs: 2, 6, 12.": frozenset({1, 4}),
+        "Absent: AU4, present: AU12": frozenset({12}),
+        "Yes: AU12. No: AU15.": frozenset({12}),
+        "No AU is visible.": frozenset(),
         "AU99": None,
         "a smile": None,
         "I cannot determine which action units are active, AU1 or AU2.": None,
@@ -144,6 +186,13 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         # What is denied is not who it is denied of.
         "no beard on the young man's face": {"Male": True, "No_Beard": True, "Young": True},
         "There are no bags under his eyes.": {"Bags_Under_Eyes": False, "Male": True},
+        "Glasses? None.": {"Eyeglasses": False},
+        "No hat so the hair is black.": {"Black_Hair": True, "Wearing_Hat": False},
+        "dark circles under her eyes": {"Bags_Under_Eyes": True, "Male": False},
+        "The face has an oval shape.": {"Oval_Face": True},
+        "a hat on the table, a hat on his head": {"Male": True, "Wearing_Hat": True},
+        "There is a hat on the table.": None,
+        "She is about to tie her hair.": {"Male": False},
         "20 years old": None,
         "his or her face": None,
         "I cannot tell whether there is a hat.": None,
@@ -163,6 +212,23 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "It looks real at first, but it is a forgery.": "fake",
         "Fake. The eyes look natural.": "fake",
         "fake: 0.07": "real",
+        "There is a low chance that it's fake.": "real",
+        "the probability that it is fake is 5%": "real",
+        "the likelihood of manipulation is low": "real",
+        "a 90% chance of manipulation": "fake",
+        "hard to believe that this is real": "fake",
+        "Authentic? Hardly.": "fake",
+        "Real? I don't think so.": "fake",
+        "Fake? No doubt.": "fake",
+        "I think it's real, but it might be fake.": "real",
+        # What is denied ends where the next clause begins, unless that is what is denied.
+        "Based on the absence of artifacts I conclude it is real": "real",
+        "Given the absence of artifacts the video is real": "real",
+        "With no artifacts visible I think it is real": "real",
+        "There are no artifacts so the video is real": "real",
+        "Without visible artifacts it looks real": "real",
+        "I do not think the video is real": "fake",
+        "There is no evidence the video is fake": "real",
         "really realistic, in real time": None,
         "Manipulated videos often flicker.": None,
         "I cannot determine whether it is real.": None,
@@ -184,11 +250,11 @@ FOREIGN = (
 )
 # What the corpus gives, rounded down: precision and recall on the answers that rules were made with, and held out.
 FLOORS: dict[Task, tuple[tuple[float, float], tuple[float, float]]] = {
-    "emotion": ((0.99, 0.99), (0.94, 0.94)),
-    "action-units": ((0.99, 0.99), (0.88, 0.92)),
-    "age": ((0.99, 0.99), (0.99, 0.88)),
-    "attributes": ((0.99, 0.99), (0.99, 0.96)),
-    "deepfake": ((0.99, 0.99), (0.94, 0.99)),
+    "emotion": ((0.99, 0.99), (0.96, 0.93)),
+    "action-units": ((0.99, 0.99), (0.89, 0.91)),
+    "age": ((0.98, 0.98), (0.99, 0.90)),
+    "attributes": ((0.99, 0.99), (0.99, 0.97)),
+    "deepfake": ((0.99, 0.97), (0.97, 0.99)),
 }
 # Long sentences of one kind, for what would take time that grows with their square.
 LONG = (
@@ -235,7 +301,7 @@ def test_tasks_are_those_of_requests() -> None:
 def test_corpus(task: Task, held: bool) -> None:
     score = MEASURE["measure"](MEASURE["CORPUS"], held=held)[task]
     precision, recall = FLOORS[task][held]
-    assert score.answers >= (20 if held else 60)
+    assert score.answers >= (30 if held else 230)
     assert score.precision >= precision, score.failures
     assert score.recall >= recall, score.failures
 

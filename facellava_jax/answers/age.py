@@ -40,16 +40,23 @@ WORDS: Mapping[str, int] = {
     **{word: number for number, word in enumerate(ONES, 1)},
     **{word: 10 * number for number, word in enumerate(TENS, 1)},
 }
+# "One" is a number before a unit or a range, and where it ends what is said of an age; else it is a pronoun.
+ONE = (
+    r"one(?= ?(?:-|to|or) ?(?:two|three|four|\d)| (?:years?|yrs?|months?|mos|weeks?|days?|and a half)\b)"
+    r"|(?:(?m:^)|(?<=hundred )|(?<=hundred and )|(?<=\bage )|(?<=\bage: )|(?<=\baged )|(?<=\bis )|(?<=\babout )"
+    r"|(?<=\baround )|(?<=\bturned )|(?<=\bnearly )|(?<=\balmost )|(?<=\bunder )|(?<=\bover )|(?<=\blooks ))"
+    r"one(?=\s*(?:$|[.,;!?)\n]))"
+)
 NUMBER_WORDS = (
     rf"\b(?:(?P<hundred>a|one) hundred(?: and)? ?)?(?:(?P<tens>{'|'.join(TENS[1:])})(?: (?P<one>{'|'.join(ONES[:9])}))?"
-    rf"|(?P<ones>{'|'.join(ONES)}))?\b"
+    rf"|(?P<ones>{'|'.join(ONES[1:])}|{ONE}))?\b"
 )
 # Rewritten in turn.
 FIGURES: tuple[tuple[str, str], ...] = (
     *((rf"\b{word[:-1]}ies\b", f"{number}s") for word, number in WORDS.items() if word.endswith("ty")),
     (r"(?<=\d0)'s\b", "s"),
     (r"\ba (?=(?:year|month) old)", "1 "),
-    (r"(?:\+ ?/ ?-|\u00b1|plus or minus|give or take) ?\d+(?: years?)?", ""),
+    (r"(?:\+ ?/ ?-|\u00b1|plus or minus|give or take) ?\d+(?: years?\b(?! (?:old|of age)\b))?", ""),
 )
 PART = r"(?:early|mid|middle|late)"
 POSSESSIVE = r"(?:(?:his|her|their|the) )?"
@@ -62,23 +69,27 @@ QUANTITY = (
 )
 RANGE_JOIN = r",? ?(?:-|to|or|/) ?(?:in )?"
 RANGE_GOES_ON = r"(?:, ?\d+)*,? or \d"
-BETWEEN = r"\b(?:between|from|in)(?: [a-z]+){0,2} ?$"
+BETWEEN = r"\b(?:between|from|in)(?: [a-z]+){0,3} ?$"
 # What a number that is no explicit age stands after and before.
 CUE = r"\b(?:aged?|ages|yo)\b[^.;\d]{0,40}$"
-CUE_AFTER = r" ?(?:age )?(?:range|bracket|group)\b"
+CUE_AFTER = r" ?(?:age )?(?:range|bracket|group|mark)\b"
 LEADS = (
     r"(?:^|[:=~,(]|\b(?:around|about|approximately|approx|roughly|circa|ca|nearly|almost|barely|just|only|over"
     r"|under|above"
     r"|below|maybe|perhaps|probably|likely|possibly|say|guess|estimate|estimated|at|is|be|are|looks?|seems?|appears?"
-    r"|turned|not|but|than|or|between|from|to|thought|closer|least|most|like|as"
+    r"|turned|turning|nearing|approaching|pushing|hitting|(?:neighbou?rhood|region|vicinity) of|boxed|with|not|but|than"
+    r"|or|between|from|to|thought|closer|least|most|like|as"
     r"|(?:child|boy|girl|man|woman|person|lady|baby|someone|somebody) of)) ?$"
 )
 FOLLOWS = (
     r" ?(?:$|[.,;:!?()'+-]|(?:age|range|bracket|group|or so|or (?:older|younger|under|over|more|less)|ish|plus"
     r"|but|and|judging|based|with|because"
-    r"|since|as|at (?:most|least)|though|although|while|given|due|considering|is|would|in the|in this|from)\b)"
+    r"|since|as|at (?:most|least)|though|although|while|given|due|considering|is|would|in the|in this|from"
+    r"|now|today|currently|recently|being|mark)\b)"
 )
 NO_AGE = r" (?:younger|older|ago|later|earlier|apart|before|after|between|experience|of (?!age))"
+# An age that another is counted from.
+FROM_THERE = r"\d (?:years?|yrs?|months?) (?:younger|older) than ?$"
 COMPARED = r"\b(?:typical (?:of|for)|average|like|for|compared (?:to|with)|someone of|somebody of)(?: an?| the)? ?$"
 
 
@@ -173,6 +184,8 @@ def _weigh(text: str, group: Sequence[Quantity]) -> int | None:
     explicit, decade = any(each.explicit for each in group), any(each.decade for each in group)
     if explicit or decade:
         return (EXPLICIT if len(group) == 1 and not decade else RANGE) + compared
+    if compile_pattern(FROM_THERE).search(left):
+        return None
     if compile_pattern(NO_AGE).match(right) or not (last.unit or compile_pattern(FOLLOWS).match(right)):
         return None
     if compile_pattern(CUE).search(left) or compile_pattern(CUE_AFTER).match(right):

@@ -39,6 +39,7 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
         "bags under their eyes, bags below the eyes, eye bags, eyebags, bags beneath the eyes, bags under them, bags "
         "beneath them",
     ),
+    ("+Bags_Under_Eyes", EVERYDAY, "dark circles"),
     ("+Bald", CELEBA, "bald"),
     ("+Bald", EVERYDAY, "baldness, balding, bald headed, hairless, no hair, shaved head, shaven head"),
     ("-Bald", OPPOSITE, "full head of hair"),
@@ -102,7 +103,8 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
     (
         "",
         EVERYDAY,
-        "years old, year old, months old, month old, how old, older than, younger than, smile lines, his or her",
+        "years old, year old, months old, month old, how old, older than, younger than, smile lines, his or her, "
+        "to tie, tie up, tie back, tie his, tie her, tie their, ties his, ties her",
     ),
     (
         "",
@@ -168,6 +170,7 @@ FEATURES: tuple[tuple[str, str, str, str], ...] = (
     ("+Oval_Face", CELEBA, FACE, "oval, oval shaped"),
     ("-Oval_Face", OPPOSITE, FACE, "round, square, rectangular, heart shaped"),
     ("+Pale_Skin", CELEBA, "skin, skinned, complexion, skin tone", "pale"),
+    ("+Pale_Skin", KIND, FACE, "pale"),
     ("+Pale_Skin", EVERYDAY, "skin, skinned, complexion, skin tone", "fair, light, porcelain"),
     ("-Pale_Skin", OPPOSITE, "skin, skinned, complexion, skin tone", "dark, tan, tanned, olive, brown, black, bronzed"),
     ("+Pointy_Nose", CELEBA, NOSE, "pointy"),
@@ -192,6 +195,17 @@ AMONG = (
 )
 AFTER = "not no longer anymore neither nor but rather than instead also both be to in color colour"
 LINKS = "is are was were look looks looked appear appears appeared seem seems seemed being be that which"
+# "The face has an oval shape."
+OF_ITS_OWN = (
+    r" (?:has|have|had|is of|are of|of) (?:an? )?(?:[a-z]+,? ){1,3}(?:shape|form|tone|texture|colou?r|contour)\b"
+)
+# What is worn, unless it is somewhere else.
+WORN = ("Wearing_", "Eyeglasses")
+ELSEWHERE = (
+    r" (?:(?:that )?(?:is|are|lies?|lying|hangs?|hanging|sits?|sitting|placed|resting|kept) )*"
+    r"(?:on|in|near|beside|next to|behind|under) (?:the|a|an|his|her|their) (?:[a-z]+ )?"
+    r"(?:table|desk|shelf|wall|background|chair|hands?|rack|floor|ground|bed|hook|bag|pocket)\b"
+)
 # A sentence that goes on about what the one before it was about.
 IT = (
     r"\W*(?:(?:but|and|actually|no|wait|rather|instead)\W+)*(it|they|these|those) "
@@ -253,6 +267,8 @@ def _find_features(text: str, parts: Sequence[Mention[str]]) -> Iterator[Mention
             first -= 1
         for like in _find_likenesses(text, part.value, starts[first], part.start):
             yield replace(like, end=part.end)
+        if owned := compile_pattern(OF_ITS_OWN).match(text, part.end):
+            yield from _find_likenesses(text, part.value, part.end, owned.end())
 
         links, after = _after()
         last, end = bisect_left(starts, part.end), part.end
@@ -292,7 +308,10 @@ def parse_attributes(text: str) -> dict[str, bool] | None:
         for mention in sorted([*phrases, *features], key=lambda mention: mention.start):
             start, end = mention.start, mention.end
             stated = statement.states(start, end)
+            elsewhere = compile_pattern(ELSEWHERE).match(statement.text, end)
             for name, value in mention.value:
+                if elsewhere and name.startswith(WORN):
+                    continue
                 if name in ABOUT_WHOM and compile_pattern(DEFINITE).search(statement.text, 0, start):
                     stated = True
                 if stated is not None:

@@ -5,8 +5,9 @@ conjuncts ("therefore", "overall") make a statement heavier; downtoners and hedg
 and relative clauses ("although ...", "which ...") make it lighter. Words for verdicts and first looks are the answers'.
 """
 
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, Literal, TypeVar
@@ -24,40 +25,58 @@ CLAUSE = (
 )
 WIDE_CLAUSE = r";| - |\b(?:but|however|although|though|while|whereas|yet|then|before|until)\b"
 CONCESSION = r"(?:although|though|while|whereas|which|who)\b"
-# What an answer weighs its statements with, in the clause before them.
-WEIGHTS: tuple[tuple[int, Literal["clause", "wide clause"], str], ...] = (
+# What an answer weighs its statements with, in the clause before them; "clause" only from the last statement on.
+WEIGHTS: tuple[tuple[int, Literal["clause", "whole clause", "wide clause"], str], ...] = (
     (
         HEAVIER,
         "wide clause",
         r"\b(?:primar(?:y|ily)|main|mainly|mostly|predominant|predominantly|dominant|overall|conclusion|conclude"
         r"|therefore|thus|hence|ultimately|in summary|to summari[sz]e|to sum up|in short|final|finally|verdict"
-        r"|answer|label|best described)\b",
+        r"|answer|label|best described|best guess|my guess|settle on|opt for"
+        r"|would (?:pick|choose|go with)|lean(?:s|ing)? (?:more )?(?:to|towards?))\b",
     ),
     (
         LIGHTER,
         "wide clause",
-        r"\b(?:at first(?: glance| sight| look)?|first thought|thought|initially|seemingly|superficially)\b",
+        r"\b(?:at first(?: glance| sight| look)?|first thought|thought|initially|seemingly|superficially"
+        r"|secondary)\b",
     ),
+    (LIGHTER, "whole clause", r"\b(?:could|might|may)(?: well| also)?(?: have been| be)\b"),
     (
         LIGHTER,
         "clause",
         r"\b(?:hints?|touch|traces?|tinge|tinged|undertones?|elements?|slight|slightly|mild|mildly|a little|a bit"
         r"|mixed|some|also|as well as|along with|combined with|possibly|perhaps|maybe|bordering on|as if|as though"
-        r"|secondary|others|other people|people|bystanders|crowd)\b|\bfrom (?:[a-z]+ )?$",
+        r"|others|other people|people|bystanders|crowd)\b|\bfrom (?:[a-z]+ )?$",
     ),
 )
 AT_FIRST = r" (?:at first|initially|at the (?:start|beginning|outset))\b"
-# A share that an answer gives to a value: "sad: 0.7", "fear (80%)".
-SHARE = (
-    r"[ :=(]+(?:(?:confidence|probability|score|likelihood|with)[ :=]*)?"
-    r"(?:(?P<share>0?\.\d+|[01]\.0+)|(?P<percent>\d{1,3})(?:\.\d+)? ?%)"
-)
+# A share that an answer gives to a value, or how large it says that it is: "sad: 0.7", "fear (80%)", "anger: low", "a
+# slim chance of fear", "the odds that it is fake are 1%".
+LEVELS: Mapping[float, str] = {
+    0.25: "low|slim|small|little|minimal|negligible|remote|tiny",
+    0.5: "medium|moderate|fair",
+    0.75: "high|large|strong|good|great|considerable",
+}
+NUMBER = r"(?:(?P<share>0?\.\d+|[01]\.0+)|(?P<percent>\d{1,3})(?:\.\d+)? ?%)"
+LEVEL = rf"(?:very |fairly |quite |rather )?(?P<level>{'|'.join(LEVELS.values())})"
+LIKELIHOOD = r"(?:probability|chances?|likelihood|possibility|odds|confidence|risk)"
+SHARE = rf"[ :=()]+(?:(?:confidence|probability|score|likelihood|with)[ :=]*)?{NUMBER}"
+LEVEL_AFTER = rf"[ )]*[:=(] ?{LEVEL}(?= *(?:$|[,.;):]))"
+SHARE_BEFORE = rf"(?:{NUMBER}|\b{LEVEL}) {LIKELIHOOD} (?:of|that|for)\b[^,.;:]*$"
+LIKELIHOOD_BEFORE = rf"\b{LIKELIHOOD} (?:of|that|for)\b[^,.;:]*$"
+LIKELIHOOD_AFTER = rf"[^,.;:]*? (?:is|are|at)(?: [a-z]+){{0,2}}? (?:{NUMBER}|{LEVEL}\b)"
 REVISES = rf"(?:[^a-z]|but |and |or |no |oh |hm+ |well |sorry )*{REVISION}"
 # Said with a revision, these do not take back what was said before.
 ADDS = r"\b(?:too|as well|also|in addition|additionally)\b"
 # Openings of questions; what these name is not stated.
 ASKS = r"(?:so )?(?:is|are|was|were|do|does|did|can|could|has|have|how|what|which|who|why|should|would)\b|.*\bor\b"
-YES_OR_NO = r"(?P<yes>yes|yeah|yep|indeed|definitely)\b|(?:no|nope|not|never)\b"
+YES_OR_NO = (
+    r"(?P<yes>yes|yeah|yep|indeed|(?:definitely|certainly|absolutely|surely)(?! not)|of course(?! not)|no doubt"
+    r"|i (?:do )?(?:think|believe) so)\b"
+    r"|(?:no(?! idea)|nope|not(?! (?:sure|certain|clear))|never|none|hardly|scarcely|definitely|certainly|absolutely"
+    r"|surely|of course|i doubt (?:it|that|so)|i do not (?:think|believe) (?:so|that|it))\b"
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +104,7 @@ class Statement(Sentence):
         """That of the next sentence, where this is a question: "AU12? No." """
         self._bounds = {
             kind: [0, *(match.start() for match in compile_pattern(pattern).finditer(text))]
-            for kind, pattern in (("clause", CLAUSE), ("wide clause", WIDE_CLAUSE))
+            for kind, pattern in (("clause", CLAUSE), ("whole clause", CLAUSE), ("wide clause", WIDE_CLAUSE))
         }
 
     def states(self, start: int, end: int) -> bool | None:
@@ -99,13 +118,25 @@ class Statement(Sentence):
     def share(self, end: int) -> float | None:
         """The share, 0 to 1, that is given to what is said up to `end`."""
         match = compile_pattern(SHARE).match(self.text, end)
-        if match is None:
-            return None
-        return float(match["share"]) if match["share"] else int(match["percent"]) / 100
+        return _read_share(match) if match else None
+
+    def likelihood(self, start: int, end: int) -> float | None:
+        """How likely what is said from `start` up to `end` is said to be, 0 to 1: as a share, or in words."""
+        before = self.text[self._begin("wide clause", start) : start]
+        match = (
+            compile_pattern(SHARE).match(self.text, end)
+            or compile_pattern(LEVEL_AFTER).match(self.text, end)
+            or compile_pattern(SHARE_BEFORE).search(before)
+            or (
+                compile_pattern(LIKELIHOOD_BEFORE).search(before)
+                and compile_pattern(LIKELIHOOD_AFTER).match(self.text, end)
+            )
+        )
+        return _read_share(match) if match else None
 
     def claim(self, value: Value, start: int, end: int, weight: int, after: int = 0) -> Claim[Value]:
         """That `value` is said from `start` up to `end`, where the last thing before it is said up to `after`."""
-        share = self.share(end)
+        share = self.likelihood(start, end)
         total = float(weight) + (share or 0) + LIGHTER * self.doubted
         if first := compile_pattern(AT_FIRST).match(self.text, after):
             after = first.end()
@@ -128,6 +159,13 @@ class Statement(Sentence):
     def _begin(self, kind: str, start: int) -> int:
         bounds = self._bounds[kind]
         return bounds[bisect_right(bounds, start) - 1]
+
+
+def _read_share(match: re.Match[str]) -> float:
+    groups = match.groupdict()
+    if level := groups.get("level"):
+        return next(share for share, words in LEVELS.items() if level in words.split("|"))
+    return float(groups["share"]) if groups["share"] else int(groups["percent"]) / 100
 
 
 def read_statements(text: str) -> list[Statement]:

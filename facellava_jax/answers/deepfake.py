@@ -67,7 +67,7 @@ def parse_deepfake(text: str) -> str | None:
         words = [word for word in _lexicon().find(statement.text) if not _is_general(statement.text, word)]
         for index, word in enumerate(words):
             label, weight = word.value
-            stated, share = statement.states(word.start, word.end), statement.share(word.end)
+            stated, share = statement.states(word.start, word.end), statement.likelihood(word.start, word.end)
             beside = words[max(index - 1, 0) : index + 2]
             if label is None or stated is None or _are_alternatives(statement.text, beside):
                 continue

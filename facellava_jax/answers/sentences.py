@@ -13,10 +13,19 @@ from typing import Literal
 
 from .words import compile_pattern
 
-Kind = Literal["state", "deny all", "open", "deny noun", "deny list", "deny"]
+Kind = Literal["deny all", "compare", "state", "open", "deny noun", "deny list", "deny"]
 
 # What reaches forward. Where two begin at one place, the upper row holds.
 TRIGGERS: Mapping[Kind, tuple[str, ...]] = {
+    # A heading that denies all that follows it, up to one of STATES_ALL.
+    "deny all": (
+        r"(?:absent|inactive|missing|negative|not (?:present|visible|active|seen|observed|detected|found))"
+        r"(?: [a-z]+){0,3} ?:",
+        r"(?:absent|inactive|missing) (?:[a-z]+ )?(?:units?|aus?) (?:is|are|was|were|include)",
+        r"no ?:(?= ?aus? ?\d)",
+    ),
+    # Denies what it has between its words, and states what follows it.
+    "compare": (r"less (?:[a-z]+ ){1,3}than(?! \d)", r"not so much (?:[a-z]+ ){1,3}as"),
     # Denies nothing, though it has a word that would.
     "state": (
         r"no(?=\s*[,.:!])",
@@ -29,12 +38,7 @@ TRIGGERS: Mapping[Kind, tuple[str, ...]] = {
         r"(?:no |not )?(?:much |any )?(?:younger|older|more|less|fewer) than(?= \d)",
         r"not (?:yet|quite|much over|much under)(?= \d)",
         r"if i (?:had|have) to|would be(?= \d)",
-        r"would (?:say|guess|estimate|place|put|call|describe|classify|label|go)",
-    ),
-    # A heading that denies all that follows it.
-    "deny all": (
-        r"(?:absent|inactive|missing|negative|not (?:present|visible|active|seen|observed|detected|found))"
-        r"(?: [a-z]+){0,3} ?:",
+        r"would (?:say|guess|estimate|place|put|call|describe|classify|label|go|pick|choose|judge|lean|opt|settle)",
     ),
     "open": (
         r"whether|if|unless|would|unable to|impossible to|unclear|uncertain|unsure|not sure",
@@ -55,6 +59,7 @@ TRIGGERS: Mapping[Kind, tuple[str, ...]] = {
         r"rather than|instead of|as opposed to|in contrast to|different from|anything but|far from",
         r"(?:mistaken|confused|taken) (?:for|with)",
         r"too (?:[a-z]+ ){1,2}to be|(?:wrong|incorrect|a mistake) to",
+        r"(?:hard|difficult) to (?:believe|accept|imagine)",
     ),
 }
 BE = r"(?:(?:is|are|was|were|being|be|does|do|did|can|could|has|have|should|seems?|appears?|remains?) )"
@@ -67,6 +72,9 @@ AFTERWARDS: Mapping[Literal["open", "deny", "value"], tuple[str, ...]] = {
     "open": (
         rf"\b{BE}not (?:be )?(?:determined|told|judged|assessed|ruled out|excluded|confirmed)\b",
         rf"\b{BE}(?:unclear|uncertain|questionable|debatable|hidden)\b",
+        # What something else would look like.
+        r"\bwould (?:not )?(?:[a-z]+ly |also )?(?:show|have|need|require|look|involve|include|appear|display|exhibit"
+        r"|produce|cause|bring|raise|lift|pull|widen|mean|create|leave)\b",
     ),
     "deny": (
         rf"\b{BE}?(?:not|never|hardly|no longer) (?:to )?(?:be )?(?:seem to be |appear to be )?{SEEN}",
@@ -77,14 +85,35 @@ AFTERWARDS: Mapping[Literal["open", "deny", "value"], tuple[str, ...]] = {
     ),
     "value": (
         r"(?<=[:=(-])\s?(?:no|not|none|false|absent|inactive|off|n/a|-1|0(?:\.0+)?%?)(?=\s*(?:$|[,):]|\.(?!\d)))",
+        r"(?<=[:=(-])\s?(?:no|not any|little or no) (?:[a-z]+ )?(?:activity|activation|movement|evidence|signs?)\b",
     ),
 }
+STATES_ALL = r"(?<!not )\b(?:present|active|activated|visible|seen|observed|detected|found)(?: [a-z]+){0,3} ?:"
 # Where the reach of a trigger ends; in lists it goes on over commas and "and".
 EXCEPTION = (
     r"\b(?:other (?:[a-z]+ ){1,3}than|except|excepting|apart from|aside from|other than|with the exception of)\b"
 )
-ENDS = rf"[,;:()]| - |\b(?:but|however|although|though|yet|while|whereas|which|then|because|and)\b|{EXCEPTION}"
-CONCLUDES = r"\b(?:makes?|means?|suggests?|indicates?|implies|imply|supports?|points? to|leads?|confirms?|proves?)\b"
+ENDS = (
+    r"[,;:()]| - |\b(?:but|however|although|though|yet|while|whereas|which|then|because|and|so that|hence|thus"
+    rf"|therefore)\b|\bso (?=(?:i|we|it|he|she|they|the|this|that|his|her|their)\b)|{EXCEPTION}"
+)
+CONCLUDES = (
+    r"\b(?:makes?|means?|suggests?|indicates?|implies|imply|supports?|points? to|leads?|confirms?|proves?|concludes?)\b"
+)
+# A clause that begins without a mark or a conjunction, and what it would belong to as its object: "without artifacts it
+# looks real", but "no evidence the video is real".
+SUBJECT = (
+    r"\b(?P<subject>(?:i|we) (?:am|are|think|believe|conclude|judge|consider|lean|find|take|say"
+    r"|would (?:say|guess|call|judge|conclude))"
+    r"|(?:it|this|he|she|they|(?:the|this) (?:[a-z]+ )?(?:video|clip|image|footage|picture|photo|recording|face|person"
+    r"|man|woman|subject|expression)) (?:is|are|was|were|must|looks?|seems?|appears?))\b"
+)
+GOVERNS = (
+    r"(?:^|\b(?:that|like|though|if|as|whether|think|thought|believe[ds]?|say|said|says|suggests?|means?|impl(?:y|ies)"
+    r"|indicates?|shows?|proves?|suspect|feel|claim|conclude|assume|guess|seems?|appears?|makes?|convinced|sure|certain"
+    r"|likely|possible|true|case|way|chance|evidence|signs?|hints?|indications?|proof|reason|doubt|clear|obvious|to"
+    r"|be|than|what|how|why|when|where|matter|whatsoever)) $"
+)
 # A list has none of these words.
 VERBS = (
     r"\b(?:is|are|was|were|be|been|being|has|have|had|shows?|looks?|seems?|appears?|wears?|expresses|displays?|does|do"
@@ -126,7 +155,9 @@ class Sentence:
         said: list[bool | None] = [True] * len(self.text)
         for match in _triggers().finditer(self.text):
             kind = str(match.lastgroup)
-            start, stated = match.end(), {"state": True, "open": None}.get(kind, False)
+            start, stated = match.end(), {"state": True, "compare": True, "open": None}.get(kind, False)
+            if kind == "compare":
+                said[match.start() : start] = [False] * (start - match.start())
             end = self._find_end(start, kind)
             said[start:end] = [stated] * (end - start)
         for match in compile_pattern(EXCEPTION).finditer(self.text):
@@ -139,9 +170,11 @@ class Sentence:
     def _find_end(self, start: int, kind: str) -> int:
         """Up to where a trigger reaches that ends at `start`."""
         if kind == "deny_all":
-            return len(self.text)
+            heading = compile_pattern(STATES_ALL).search(self.text, start)
+            return heading.start() if heading else len(self.text)
         broad = kind in ("deny_noun", "deny_list", "open")
-        ends = compile_pattern(ENDS, CONCLUDES) if kind == "deny_noun" else compile_pattern(ENDS)
+        ends = compile_pattern(ENDS, *[CONCLUDES] * (kind == "deny_noun"), *[SUBJECT] * kind.startswith("deny"))
+        governs = compile_pattern(GOVERNS)
         tail, verbs = _list_tail("or|nor|and" if broad else "or|nor"), compile_pattern(VERBS)
         opened = 0
         for match in ends.finditer(self.text, start):
@@ -156,6 +189,8 @@ class Sentence:
                 goes_on = listed is not None and not verbs.search(listed.group())
             elif word == "and":
                 goes_on = broad and not verbs.match(rest.lstrip())
+            elif match.lastgroup == "subject":
+                goes_on = governs.search(self.text[start : match.start()]) is not None
             if not goes_on:
                 return match.start()
         return len(self.text)
@@ -175,7 +210,8 @@ class Sentence:
         if index == len(self._afterwards):
             return True
         after, kind = self._afterwards[index]
-        gap = self.text[end : min(after, end + LONGEST_LIST)]
+        # "AU4 (the brows drop): no"
+        gap = re.sub(r"^ ?\([^()]*\)(?=[ :=-]*$)", "", self.text[end : min(after, end + LONGEST_LIST)])
         between = gap.strip(" :=(-)")
         enclosed = gap.count("(") > gap.count(")")
         if after > end + LONGEST_LIST or (between and (kind == "value" or enclosed)):

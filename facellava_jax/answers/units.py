@@ -1,10 +1,11 @@
 """The facial action units that an answer states."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
-from .claims import read_statements
+from .claims import Statement, read_statements
 from .words import Lexicon, Mention, compile_pattern
 
 # Names of the Facial Action Coding System: Ekman, Friesen and Hager, 2002; where 1978's is another, it follows.
@@ -72,19 +73,26 @@ FORMS: Mapping[str, tuple[str, ...]] = {
 LEAD = (
     r"\b(?:au'?s?|(?:action )?units?|facs)(?: cod(?:e|es|ing))?(?: (?:that|which|are|is|were|include|active"
     r"|activated|present|visible|shown|seen"
-    r"|detected|observed|numbers?|codes?|here|in the image)){0,5} ?[:=]? ?(?=\d)"
+    r"|detected|observed|not|inactive|absent|missing|numbers?|codes?|here|in the image)){0,5} ?[:=]? ?(?=\d)"
 )
 CODE = r"(\d{1,2})[lrtbu]?[a-e]?(?![a-z\d%]|\.\d)"
 JOIN = r" ?(?:\([^()]*\))? ?(?:, ?(?:and |or )?|and |or |& ?|\+ ?|/ ?|- ?)"
 # Of a number in a list: what may follow one that is a code.
 FOLLOWS = r"(?= ?(?:$|[,.;:)/+&(-])| (?:and|or|are|is|were|was|with|at|in|on|which|that|can|active|visible|present)\b)"
 ONLY_NUMBERS = r"(?:\d{1,2}|and|[\s,.;+&/()-])+"
+# The heading of a table or a list, and its lines that begin with a code.
+HEADING = r"(?m)^[^\w\n]*(?:the )?(?:[a-z]+ )?(?:aus?|action units?)(?: (?:codes?|numbers?))? ?(?::.*)?$"
+LINE = (
+    r"(?m)^([^\w\n]*)(?=\d{1,2} ?(?:[ :]*$|[:=(,] ?(?:yes|no|present|absent|active|inactive|true|false|on|off|[01]\b)))"
+)
+# Between a code and its name.
+BESIDE = r"\s*[(:-]?\s*(?:the )?(?:(?:aus?|(?:action )?units?) ?)?"
 NOTHING = (
-    r"\b(?:no|none of the|not (?:a single|one)|zero) (?:[a-z]+ ){0,3}?(?:action units?|aus)\b",
+    r"\b(?:no|none of the|not (?:a single|one)|zero) (?:[a-z]+ ){0,3}?(?:action units?|aus?)\b(?! ?\d)",
     r"\b(?:no|any) (?:[a-z]+ ){0,2}?(?:facial|muscle) (?:movements?|activity|activation)\b",
     r"\bnot (?!determine|identify|tell|say|recogni|assess|provide)(?:[a-z]+ ){0,3}any (?:[a-z]+ ){0,2}"
     r"(?:action units?|aus)\b",
-    r"\b(?:action units|aus)(?: [a-z]+){0,3} ?: ?none\b",
+    r"\b(?:action units?|aus?)(?: [a-z]+){0,3} ?: ?none\b",
     r"\ball (?:[a-z]+ ){0,3}?(?:action units|aus) (?:are|were) (?:inactive|absent|off|not active)\b",
     r"^\W*none\W*$",
 )
@@ -105,7 +113,8 @@ def _forms() -> Lexicon[int]:
 
 def _inflect(name: str) -> Iterator[str]:
     stem, _, last = name.rpartition(" ")
-    for part in {stem, stem.replace("brow", "brows"), stem.replace("brow", "eyebrow"), stem.replace("lip", "lips")}:
+    plurals = (stem.replace(part, f"{part}s") for part in ("brow", "lip", "lid", "cheek", "corner"))
+    for part in {stem, stem.replace("brow", "eyebrow"), *plurals}:
         yield f"{part} {last}".strip()
         for form in FORMS.get(last, ()):
             yield f"{part} {form}".strip()
@@ -118,18 +127,21 @@ def _find_codes(text: str) -> Iterator[Mention[int]]:
     code, joined = compile_pattern(CODE), re.compile(rf"{JOIN}(?:(?P<lead>aus? ?)?{CODE})")
     for lead in compile_pattern(LEAD).finditer(text):
         match = code.match(text, lead.end())
-        start = lead.start()
         while match:
-            yield Mention(start, match.end(), int(match[match.lastindex or 0]))
+            number = match.lastindex or 0
+            yield Mention(match.start(number), match.end(), int(match[number]))
             following = joined.match(text, match.end())
             if not following or following["lead"] or not compile_pattern(FOLLOWS).match(text, following.end()):
                 break
-            match, start = following, following.start(following.lastindex or 0)
+            match = following
 
 
-def _find_names(text: str, codes: list[Mention[int]], names: Lexicon[int]) -> Iterator[Mention[int]]:
-    """Without those that stand at a code, which says the same."""
-    beside = compile_pattern(r"\s*[(:-]?\s*(?:the )?")
+def _find_mentions(text: str, codes: Sequence[Mention[int]], names: Lexicon[int]) -> Iterator[Mention[int]]:
+    """Codes, each up to the end of the name after it, and names, without those beside a code, which say the same."""
+    beside, named = compile_pattern(BESIDE), [*(_forms() if codes else names).find(text)]
+    for code in codes:
+        ends = [name.end for name in named if beside.fullmatch(text, code.end, name.start)]
+        yield replace(code, end=max(ends, default=code.end))
     for name in names.find(text):
         if not any(
             beside.fullmatch(text, code.end, name.start) or beside.fullmatch(text, name.end, code.start)
@@ -138,23 +150,30 @@ def _find_names(text: str, codes: list[Mention[int]], names: Lexicon[int]) -> It
             yield name
 
 
+def _states(statement: Statement, mention: Mention[int]) -> bool | None:
+    stated, share = statement.states(mention.start, mention.end), statement.share(mention.end)
+    return stated and share >= 0.5 if share is not None else stated
+
+
+def _mark_codes(text: str) -> str:
+    """The lines below a heading, with "au" before the codes that they begin with."""
+    if heading := compile_pattern(HEADING).search(text):
+        return text[: heading.end()] + compile_pattern(LINE).sub(r"\1au ", text[heading.end() :])
+    return text
+
+
 def parse_units(text: str) -> frozenset[int] | None:
     """Numbers of the action units that are active; none where the answer only says which are not."""
     if compile_pattern(ONLY_NUMBERS).fullmatch(text) and (numbers := re.findall(r"\d+", text)):
         return frozenset(map(int, numbers)) & CODES - {0} or None
-    statements = read_statements(text)
+    statements = read_statements(_mark_codes(text))
     codes = [[code for code in _find_codes(statement.text) if code.value in CODES] for statement in statements]
     names = _names() if any(codes) else _forms()
     active: dict[int, bool] = {}
     spoken = False
     for statement, found in zip(statements, codes, strict=True):
-        mentions = [*found, *_find_names(statement.text, found, names)]
-        mentions.sort(key=lambda mention: mention.start)
-        said = {
-            mention.value: stated
-            for mention in mentions
-            if (stated := statement.states(mention.start, mention.end)) is not None
-        }
+        mentions = sorted(_find_mentions(statement.text, found, names), key=lambda mention: mention.start)
+        said = {mention.value: stated for mention in mentions if (stated := _states(statement, mention)) is not None}
         if statement.revises and any(said.values()):
             active.clear()
         active |= said

@@ -17,7 +17,9 @@ PLAIN: tuple[tuple[str, str], ...] = (
     (r"\u2014|\u2015|(?<=\s)[\u2012\u2013](?=\s)", " - "),
     (r"[\u2010-\u2013\u2212]", "-"),
     (r"\|", " : "),
-    (r"[*_#>~\"\u201c\u201d\u201e\u00ab\u00bb\[\]{}\\]", " "),
+    # LaTeX: \boxed{42}.
+    (r"\\[a-z]+(?=\{)|\$(?!\d)", ""),
+    (r"[*_#>~\u2248\"\u201c\u201d\u201e\u00ab\u00bb\[\]{}\\]", " "),
     # Marks of lists; numbers where there are at least two of them in order (see `plain_words`).
     (r"(?m)^\s*[-+\u2022\u00b7]\s+", ""),
     # Abbreviations whose dots end no sentence.

@@ -48,6 +48,8 @@ class Eval:
     """Of parameters and arithmetic: bfloat16 by default, float32 on CPU."""
     cache: Path | None = None
     """Another folder for face crops and landmarks."""
+    skip_unreadable: bool = False
+    """Count examples whose media cannot be read as wrong, and say how many; else they are tried again."""
     workers: int | None = None
     """Processes that look for faces; by default one for each core, or fewer for few media."""
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=-1, fsdp=1))
@@ -83,6 +85,7 @@ class Eval:
                 batch_size=self.batch_size,
                 mesh=self.mesh,
                 cache=self.cache,
+                skip_unreadable=self.skip_unreadable,
                 workers=self.workers,
                 host=jax.process_index(),
                 hosts=jax.process_count(),
@@ -104,6 +107,9 @@ class Report:
 
     def run(self) -> int:
         from .evaluate.table import format_runs, read_results
+        from .results import ResultsError
 
+        if not self.folders:
+            raise ResultsError("no folder to report on: name at least one that `facellava eval` has finished")
         write(format_runs({folder: read_results(folder) for folder in self.folders}))
         return 0

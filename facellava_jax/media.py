@@ -52,6 +52,7 @@ SIGNATURE_BYTES = 12
 MAX_PIXELS = 178_956_970
 MAX_SIDE = 65_535
 FRAME_RATE = 24  # where a clip does not say
+LAST_FRAMES = 24  # decoded to see where a clip ends
 
 LANDMARK_CROP = 256  # side of the face crop whose pixels landmark files count in
 FARTHEST_LANDMARK = 100  # crops away: beyond that a point is a mistake
@@ -179,6 +180,22 @@ def iterate_video(path: Path) -> Iterator[Frame]:
             yield Frame(pixels, seconds)
     if first is None:
         raise _nothing_decodes(path)
+
+
+def count_frames(path: Path) -> int:
+    """How many frames of a clip decode, told from its last ones where its container can be sought in.
+
+    Raises as `load_video` does.
+    """
+    _expect("video", _read(path, SIGNATURE_BYTES), path)
+    with _open_clip(path) as capture:
+        cv2 = _load_cv2()
+        late = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) - LAST_FRAMES)
+        for start in (late, 0):
+            capture.set(cv2.CAP_PROP_POS_FRAMES, start)
+            if length := sum(1 for _ in iter(capture.grab, False)):
+                return start + length
+    raise _nothing_decodes(path)
 
 
 def load_frames(folder: Path, num_frames: int) -> Clip:

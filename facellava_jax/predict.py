@@ -1,7 +1,7 @@
 """From media and a question to an answer, one at a time, in batches or piece by piece, or to scores of given ones."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -35,7 +35,7 @@ from .request import (
     make_request,
     pair_media,
 )
-from .scoring import Scores, score_answers
+from .scoring import Scores, list_texts, score_answers
 from .sharding import make_mesh, tree_shardings
 from .stopwatch import Stopwatch
 from .text import Medium, Tokenizer, build_prompt, encode_with_images
@@ -183,7 +183,7 @@ class Predictor:
         self,
         media: Request | MediaSource | Sequence[MediaSource] | None = None,
         prompt: str | None = None,
-        candidates: Sequence[str] = (),
+        candidates: Iterable[str] = (),
         *,
         task: Task | None = None,
         landmarks: Landmarks | Sequence[Landmarks] = "auto",
@@ -201,7 +201,7 @@ class Predictor:
         self,
         requests: Sequence[Request | MediaSource],
         prompt: str | None = None,
-        candidates: Sequence[str] = (),
+        candidates: Iterable[str] = (),
         *,
         task: Task | None = None,
         landmarks: Literal["auto", "none"] | None = "auto",
@@ -210,6 +210,7 @@ class Predictor:
     ) -> list[Scores]:
         """The scores of the same candidates as answers to each request, in order, as in `predict_batch`."""
         scores: list[Scores] = []
+        candidates = list_texts(candidates)
         for part in _divide(requests, batch_size):
             prepared = [self.prepare(_complete(each, prompt, task, landmarks, crop, Options())) for each in part]
             scores += self.score_prepared(prepared, [candidates] * len(prepared))
@@ -255,7 +256,7 @@ class Predictor:
         """Answers in order, so many of them at a time."""
         return [answer for part in _divide(prepared, batch_size) for answer in self.answer(part)]
 
-    def score_prepared(self, prepared: Sequence[Prepared], candidates: Sequence[Sequence[str]]) -> list[Scores]:
+    def score_prepared(self, prepared: Sequence[Prepared], candidates: Sequence[Iterable[str]]) -> list[Scores]:
         """The scores of one batch, each request with candidates of its own."""
         if not prepared:
             return []

@@ -1,6 +1,7 @@
 """How likely given answers are: each prompt is read once, and all of its candidates go on from there at once."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -55,13 +56,14 @@ def score_answers(
     tokenizer: Tokenizer,
     config: Config,
     prepared: Sequence[Prepared],
-    candidates: Sequence[Sequence[str]],
+    candidates: Sequence[Iterable[str]],
 ) -> list[Scores]:
     """The scores of one batch, in which each request has candidates of its own.
 
     Raises PredictError and TextError for candidates that cannot be scored.
     """
-    rows = [encode_candidates(tokenizer, config, each, texts) for each, texts in zip(prepared, candidates, strict=True)]
+    lists = [list_texts(texts) for texts in candidates]
+    rows = [encode_candidates(tokenizer, config, each, texts) for each, texts in zip(prepared, lists, strict=True)]
     batch = collate_prepared(prepared, config.model, generator.places)
     branches = lay_out(rows, len(batch.tokens))
     log_probs_BA = np.asarray(run_on_device(partial(generator.score, batch, branches), len(prepared)), np.float64)
@@ -74,9 +76,23 @@ def score_answers(
             tokens=np.array([len(ids) for ids in row]),
         )
         for each, texts, row, answers, log_probs in zip(
-            prepared, candidates, rows, branches.answers, log_probs_BA, strict=False
+            prepared, lists, rows, branches.answers, log_probs_BA, strict=False
         )
     ]
+
+
+def list_texts(candidates: Iterable[str]) -> list[str]:
+    """The candidates, of which there may be any collection. Raises PredictError for none, and for what is no text."""
+    texts: list[object] = []
+    if not isinstance(candidates, str):
+        with contextlib.suppress(TypeError):
+            texts = [*candidates]
+    if not texts:
+        raise PredictError(f"candidates {candidates!r:.60}: give a list of answers, at least one")
+    for text in texts:
+        if not isinstance(text, str):
+            raise PredictError(f"the candidate {text!r:.60} is no text: give a list of answers")
+    return [str(text) for text in texts]
 
 
 def encode_candidates(
@@ -84,11 +100,9 @@ def encode_candidates(
 ) -> list[list[int]]:
     """The ids of each candidate, as they follow the prompt in a recorded conversation.
 
-    Raises PredictError for none, for two that are the same but for spaces around them, and for one that does not fit
-    into the model's positions; and TextError as `encode_answer` does.
+    Raises PredictError for two that are the same but for spaces around them, and for one that does not fit into the
+    model's positions; and TextError as `encode_answer` does.
     """
-    if isinstance(candidates, str) or not candidates:
-        raise PredictError(f"candidates {candidates!r}: give a list of answers, at least one")
     bare = [text.strip() for text in candidates]
     for number, text in enumerate(bare):
         if (first := bare.index(text)) < number:

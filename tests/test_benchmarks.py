@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from miniatures import BUILDERS, build, draw_noise, write_clip, write_picture, write_text
 
 from facellava_jax.answers import ATTRIBUTES, EMOTIONS
-from facellava_jax.evaluate.benchmark import BenchmarkError, Example
-from facellava_jax.evaluate.benchmarks import BENCHMARKS, action_units, select_records
-from facellava_jax.media import load_frames, load_image, load_video
+from facellava_jax.evaluate.benchmark import BenchmarkError, Example, Selection
+from facellava_jax.evaluate.benchmarks import BENCHMARKS, action_units
+from facellava_jax.media import count_frames, load_frames, load_image, load_video
 
 Folder = Callable[[str], Path]
 
@@ -29,11 +30,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(built: Path, tmp_path: Path) -> Folder:
     """`copy("dfew")` is a miniature that a test may change."""
-    return lambda name: shutil.copytree(built / name, tmp_path / name)
+    return lambda name: shutil.copytree(built / name, tmp_path / name, dirs_exist_ok=True)
 
 
 def read(name: str, folder: Path, split: str | None = None) -> list[Example]:
-    return BENCHMARKS[name].read(folder, split or BENCHMARKS[name].splits[0])
+    return select(name, folder, split).examples
+
+
+def select(name: str, folder: Path, split: str | None = None, *task: str) -> Selection:
+    return BENCHMARKS[name].read(folder, split or BENCHMARKS[name].splits[0], *task)
 
 
 def read_truths(name: str, folder: Path, split: str | None = None) -> dict[str, Any]:
@@ -144,6 +149,8 @@ def test_bp4d_leaves_out_what_is_not_known(built: Path) -> None:
     assert examples["M001/T2/102"].media[0].path.name == "102.jpg"
     assert examples["F002/T2/102"].media[0].path.name == "0102.jpg"
     assert len(examples) == 14 * 8 + 3
+    assert select("bp4d", built / "bp4d", "fold3").left_out == {"with units that are not known": 1}
+    assert select("bp4d", built / "bp4d", "fold1").left_out == {}
     assert len(read("bp4d", built / "bp4d")) == 41 * 8 + 3
 
 
@@ -217,8 +224,9 @@ def test_folders_that_are_none_of_the_data_set(built: Path, tmp_path: Path, name
         write_text(other / f"{number}.txt", "text")
     shown = "; it holds 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt, 6.txt, 7.txt and 2 more"
     assert refuse(name, other).startswith("there is no ") and refuse(name, other).endswith(shown)
-    splits = ", ".join(BENCHMARKS[name].splits)
-    assert refuse(name, built / name, "best") == f"split 'best' is not one of {splits}"
+    splits = " or ".join(BENCHMARKS[name].splits)
+    with pytest.raises(BenchmarkError, match=rf"^.+ has no split 'best': choose {splits}$"):
+        read(name, built / name, "best")
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -308,6 +316,35 @@ def test_disfa_labels_that_are_wrong(copy: Folder) -> None:
     assert refuse("disfa", folder, "fold1").startswith("the label files of SN003 speak")
 
 
+def test_disfa_labels_past_the_end_of_a_video(copy: Folder) -> None:
+    folder = copy("disfa")
+    files = [folder / f"ActionUnit_Labels/SN003/SN003_au{unit}.txt" for unit in action_units.DISFA_UNITS]
+    whole = select("disfa", folder, "fold1")
+    assert whole.left_out == {}
+    for file in files:
+        file.write_text(file.read_text() + "3,0\n")
+    assert select("disfa", folder, "fold1") == (whole.examples, {"past the end of the video": 1})
+    for file in files:
+        file.write_text("".join(f"{frame},0\n" for frame in range(1, 24)))
+    assert refuse("disfa", folder) == "21 of 23 labels of SN003 are past its video's end: copy it again"
+    # It is named when its frames are read, with the others' results.
+    video = next((folder / "Videos_LeftCamera").glob("*SN003*"))
+    video.write_bytes(video.read_bytes()[:64])
+    assert len(read("disfa", folder, "fold1")) == 2 * 8 + 23
+
+
+@pytest.mark.parametrize("length", [2, 24, 40])
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_frames_are_counted_from_the_last_ones(tmp_path: Path, length: int, suffix: str) -> None:
+    clip = tmp_path / f"clip{suffix}"
+    frames = np.random.default_rng(0).integers(0, 255, (length, 32, 32, 3), np.uint8)
+    write_clip(clip, frames)
+    assert count_frames(clip) == load_video(clip, 2).length == length
+    if suffix == ".avi" and length > 2:  # which is read as far as it goes
+        clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+        assert count_frames(clip) == load_video(clip, 2).length < length
+
+
 def test_bp4d_labels_that_are_wrong(copy: Folder) -> None:
     folder = copy("bp4d")
     file = folder / "AUCoding/AU_OCC/F004_T1.csv"
@@ -340,6 +377,7 @@ def test_bp4d_of_other_layouts(copy: Folder) -> None:
     (folder / "Sequences/F004/T1/0101.jpg").unlink()
     files = [example.media[0].path.name for example in read("bp4d", folder, "fold1") if "F004/T1/" in example.name]
     assert files == ["01.jpg", "02.jpg"]
+    assert select("bp4d", folder, "fold1").left_out == {"past the last picture": 1}
 
 
 def test_celeba_as_kaggle_has_it(copy: Folder, tmp_path: Path) -> None:
@@ -444,14 +482,14 @@ def test_faceinstruct_leaves_out_what_asks_about_no_face(rewrite: Callable[..., 
     folder = rewrite(
         {0: {"video": "", "task": "", "labels": ""}, 2: {"conversations": [{"from": "gpt", "value": "A"}]}}
     )
-    selection = select_records(folder, "all")
+    selection = select("faceinstruct", folder)
     assert [example.name for example in selection.examples] == ["r1", "r3", "r4"]
     assert selection.left_out == {"without media": 1, "without a question": 1}
-    selection = select_records(folder, "all", "age")
+    selection = select("faceinstruct", folder, "all", "age")
     assert [example.name for example in selection.examples] == ["r1"]
     assert selection.left_out == {"without media": 1, "without a question": 1, "of another task": 2}
     with pytest.raises(BenchmarkError, match="no record to ask about: 3 of another task, 1 without media"):
-        select_records(folder, "all", "emotion")
+        select("faceinstruct", folder, "all", "emotion")
 
 
 def test_faceinstruct_without_labels_believes_the_answers(rewrite: Callable[..., Path]) -> None:
@@ -461,16 +499,30 @@ def test_faceinstruct_without_labels_believes_the_answers(rewrite: Callable[...,
 
     folder = rewrite({number: say(f"{20 + number} years old.") for number in range(4)} | {4: say("A face.")})
     assert refuse("faceinstruct", folder) == "data.json: record 0 (r0) names no task: say what is asked with --task"
-    selection = select_records(folder, "all", "age")
+    selection = select("faceinstruct", folder, "all", "age")
     assert {example.name: example.truth for example in selection.examples} == {"r0": 20, "r1": 21, "r2": 22, "r3": 23}
     assert selection.left_out == {"whose answer does not say": 1}
+
+
+def test_faceinstruct_takes_what_is_there_of_task_and_labels(rewrite: Callable[..., Path]) -> None:
+    def say(text: str) -> list[dict[str, str]]:
+        return [{"from": "human", "value": "How old?"}, {"from": "gpt", "value": text}]
+
+    only = {"task": "age", "labels": "", "conversations": say("40 years old.")}
+    labelled = {"task": "", "labels": 12, "conversations": say("50 years old.")}
+    folder = rewrite({0: only, 1: labelled, 2: {**only, "labels": None, "conversations": say("A face.")}})
+    selection = select("faceinstruct", folder, "all", "age")
+    assert {example.name: example.truth for example in selection.examples} == {"r0": 40, "r1": 12}
+    assert selection.left_out == {"whose answer does not say": 1, "of another task": 2}
+    with pytest.raises(BenchmarkError, match=r"record 1 \(r1\): labels 12 are none of task emotion"):
+        select("faceinstruct", folder, "all", "emotion")
 
 
 @pytest.mark.parametrize(
     ("number", "fields", "cause"),
     [
         (0, {"labels": "joy"}, r'record 0 \(r0\): labels "joy" are none of task emotion'),
-        (0, {"labels": None}, "labels null are none of task emotion"),
+        (0, {"labels": []}, r"labels \[\] are none of task emotion"),
         (1, {"labels": -1}, "labels -1 are none of task age"),
         (1, {"labels": True}, "labels true are none of task age"),
         (2, {"labels": {}}, "labels {} are none of task attributes"),
@@ -501,6 +553,8 @@ def test_faceinstruct_lists_that_are_wrong(copy: Folder) -> None:
 def test_faceinstruct_tells_records_of_one_name_apart(rewrite: Callable[..., Path]) -> None:
     folder = rewrite({0: {"id": "r4"}, 1: {"id": ""}})
     assert list(read_truths("faceinstruct", folder)) == ["r4#1", "1", "r2", "r3", "r4#2"]
+    folder = rewrite({0: {"id": "r4"}, 1: {"id": "r4#1"}, 2: {"id": "r4#1"}, 3: {"id": "r4#2"}})
+    assert list(read_truths("faceinstruct", folder)) == ["r4#3", "r4#1#1", "r4#1#2", "r4#2", "r4#4"]
 
 
 def test_rendered_data_are_read(tmp_path: Path) -> None:

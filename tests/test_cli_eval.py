@@ -39,6 +39,15 @@ def test_evaluations_and_their_report(desk: Path, facellava: Run) -> None:
     assert value in table
 
 
+def test_unreadable_media_can_be_skipped(desk: Path, facellava: Run) -> None:
+    next((desk / "raf").rglob("*.jpg")).write_bytes(b"\xff\xd8\xff")
+    status, out, err = facellava(f"eval raf-db --data raf --out results {EVAL}")
+    assert (status, out) == (1, "") and err.endswith("or count them as wrong with --skip-unreadable\n")
+    status, out, err = facellava(f"eval raf-db --data raf --out results {EVAL} --skip-unreadable")
+    assert status == 0 and "7 examples" in out
+    assert "1 of 7 examples could not be read and count as wrong; without --skip-unreadable" in err
+
+
 def test_a_wrong_folder_is_answered_with_the_layout(desk: Path, facellava: Run) -> None:
     (desk / "raf" / "basic" / "EmoLabel" / "list_patition_label.txt").unlink()
     status, out, err = facellava(f"eval raf-db --data raf --out results {EVAL}")
@@ -53,9 +62,16 @@ def test_a_wrong_folder_is_answered_with_the_layout(desk: Path, facellava: Run) 
     ("arguments", "line"),
     [
         (f"eval imagenet --data raf --out results {EVAL}", "benchmark 'imagenet' is not one of dfew, crema-d, raf-db"),
-        (f"eval raf-db --data raf --out raf {EVAL}", "raf holds basic and no evaluation: choose another --out"),
+        (f"eval raf-db --data raf --out raf {EVAL}", "raf lies in the data, raf: choose another --out"),
+        (f"eval raf-db --data raf --out . {EVAL}", ". holds model and no evaluation: choose another --out"),
         (f"eval raf-db --data raf --out results {EVAL} --batch-size 0", "batch_size 0: use at least 1"),
-        (f"eval raf-db --data raf --out results {EVAL} --cache raf", "raf holds no faces of this release: remove it"),
+        (
+            f"eval raf-db --data raf --out results {EVAL} --cache raf/faces",
+            "raf/faces lies in the data, raf: ",
+        ),
+        (f"eval raf-db --data raf --out results {EVAL} --cache .", ". holds no faces of this release: remove it"),
+        (f"eval raf-db --data raf --out results {EVAL} --split dev", "RAF-DB has no split 'dev': choose test or train"),
+        ("report", "no folder to report on: name at least one"),
         ("eval raf-db --data raf --out results --model raf", "raf has no config.json: give a checkpoint folder"),
         ("report raf", "raf/results.json: No such file or directory: name a folder"),
     ],
@@ -73,7 +89,8 @@ def test_fields_reach_the_evaluation(desk: Path, facellava: Run, monkeypatch: py
     )
     assert facellava(
         "eval faceinstruct --data raf --out results --model model --split all --task age --method score --limit 5 "
-        "--seed 3 --batch-size 2 --max-new-tokens 9 --dtype bfloat16 --cache faces --workers 2 --mesh.fsdp 2"
+        "--seed 3 --batch-size 2 --max-new-tokens 9 --dtype bfloat16 --cache faces --workers 2 --mesh.fsdp 2 "
+        "--skip-unreadable"
     ) == (0, "", "")
     ((evaluation, rest),) = received
     assert evaluation == Evaluation(
@@ -89,6 +106,7 @@ def test_fields_reach_the_evaluation(desk: Path, facellava: Run, monkeypatch: py
         dtype="bfloat16",
     )
     assert rest.pop("mesh") == cli_eval.MeshConfig(data=-1, fsdp=2)
+    assert rest.pop("skip_unreadable") is True
     assert rest == {"batch_size": 2, "cache": Path("faces"), "workers": 2, "host": 0, "hosts": 1}
 
 

@@ -18,13 +18,17 @@ import pytest
 
 from facellava_jax.answers import parse
 from facellava_jax.checkpoint import digest_checkpoint
+from facellava_jax.config import ConfigError
+from facellava_jax.errors import FaceLlavaError
 from facellava_jax.evaluate import cache as caching
 from facellava_jax.evaluate.benchmark import Example, Medium
 from facellava_jax.evaluate.benchmarks import BENCHMARKS
 from facellava_jax.evaluate.cache import CacheError, FaceCache
 from facellava_jax.evaluate.candidates import list_candidates
 from facellava_jax.evaluate.facts import EvaluateError, Evaluation
+from facellava_jax.evaluate.rows import join_rows
 from facellava_jax.evaluate.run import draw_examples, evaluate, place_beside, share_out
+from facellava_jax.experiment import MeshConfig
 from facellava_jax.faces import Box, Face, FaceError, FaceFinder, Window, cut_window, pick_face, to_crop
 from facellava_jax.faces.encode import ClipWriter
 from facellava_jax.faces.extract import ExtractOptions, extract_faces
@@ -32,8 +36,8 @@ from facellava_jax.folders import FolderError, hold_folder
 from facellava_jax.media import Kind, MediaError, load_image, load_landmarks, load_video
 from facellava_jax.overlay import write_picture
 from facellava_jax.predict import Predictor
-from facellava_jax.request import Options, Request
-from facellava_jax.results import ResultsError
+from facellava_jax.request import Options, PredictError, Request
+from facellava_jax.results import ResultFile, ResultsError
 from facellava_jax.synthetic import render_dataset, render_sample
 
 ROOT = Path(__file__).parent.parent
@@ -139,10 +143,12 @@ def test_frames_of_a_video_are_decoded_in_one_pass(
         shown = cache.find(medium)
         assert shown.path == tmp_path / "faces" / "pan.mp4" / f"{medium.frame:06}.png"
         assert load_landmarks(shown.landmarks or Path()).shape == (1, 68, 2)
-    far = Medium(path=album / "pan.mp4", frame=FRAMES)
-    fill(cache, far)
+    near, far = (Medium(path=album / "pan.mp4", frame=frame) for frame in (1, FRAMES))
+    fill(cache, far, near)
     with pytest.raises(MediaError, match=r"pan.mp4: has 8 frames, and frame 8 is asked about"):
         cache.find(far)
+    assert cache.find(near).landmarks
+    assert cache.list_missing([near, far, *media]) == [far]
 
 
 def test_without_a_face_the_whole_is_shown(album: Path, tmp_path: Path) -> None:
@@ -197,6 +203,25 @@ def test_faces_go_beside_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert place_beside(tmp_path / "link") == tmp_path / "link.faces"
 
 
+def test_the_mark_of_a_cache_is_written_once_and_whole(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces, crop = tmp_path / "faces", Medium(path=album / "crop.png")
+
+    def kill(path: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", kill)
+        fill(FaceCache(faces, album), crop)
+    assert not (faces / "faces.json").exists()
+    fill(FaceCache(faces, album), crop)
+    before = (faces / "faces.json").stat()
+    fill(FaceCache(faces, album), Medium(path=album / "wide.png"))
+    after = (faces / "faces.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_a_place_that_cannot_be_used_is_one_line(album: Path, tmp_path: Path) -> None:
     with pytest.raises(CacheError, match=r"album holds no faces of this release: .* --cache$"):
         FaceCache(album, album)
@@ -249,8 +274,10 @@ def test_candidates_are_answers_that_state_their_label() -> None:
                 assert parse(answer, task) == (float(label) if task == "age" else label)
     assert {*list_candidates("emotion", BENCHMARKS["crema-d"])} == {*BENCHMARKS["crema-d"].classes}
     for task in ("attributes", "action-units"):
-        with pytest.raises(EvaluateError, match=rf"{task}: .*: use --method generate"):
+        with pytest.raises(EvaluateError, match=rf"{task}: .*: use --method generate$"):
             list_candidates(task, BENCHMARKS["celeba"])
+        with pytest.raises(EvaluateError, match=r": use --method generate, or --task emotion, age or deepfake$"):
+            list_candidates(task, BENCHMARKS["faceinstruct"])
 
 
 # Running
@@ -317,7 +344,7 @@ def test_what_the_results_are_of_is_written_beside_them(straight: Path, rendered
     assert run["checkpoint_sha256"] == digest_checkpoint(checkpoint)
     assert run["versions"].keys() == {"facellava_jax", "jax", "jaxlib", "python"}
     assert run["config"]["model"]["dtype"] == run["dtype"] == "float32"
-    assert run["faceless"] == 0 and run["left_out"] == {}
+    assert run["faceless"] == run["unreadable"] == 0 and run["left_out"] == {}
 
 
 def start(data: Path, model: Path, out: Path, *more: str, **environment: str) -> "subprocess.Popen[bytes]":
@@ -361,6 +388,24 @@ def test_each_of_two_hosts_answers_a_part(
     assert_same(out, straight)
 
 
+def test_two_hosts_that_join_at_once_do_not_meet(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two rows of one, the other joins them all."""
+    rows, write, others = read_table(straight), ResultFile.write, []
+
+    def interrupted(table: ResultFile, *row: Any) -> None:
+        write(table, *row)
+        if not others:
+            others.append(table.path)
+            join_rows(tmp_path, rows, 1)
+
+    monkeypatch.setattr(ResultFile, "write", interrupted)
+    join_rows(tmp_path, rows, 0)
+    assert others and read_table(tmp_path) == rows
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 4])
 def test_two_processes_are_one(straight: Path, rendered: Path, checkpoint: Path, tmp_path: Path, devices: int) -> None:
@@ -387,14 +432,89 @@ def test_an_example_that_cannot_be_read_is_named_when_the_others_are_done(
     whole = picture.read_bytes()
     picture.write_bytes(whole[:200])
     moved = dataclasses.replace(evaluation, data=data)
-    with pytest.raises(ResultsError, match=rf"^1 of 10 examples could not be answered, such as .*{picture.name}: "):
+    complaint = rf"^1 of 10 examples could not be answered, such as .*{picture.name}: .* with --skip-unreadable$"
+    with pytest.raises(ResultsError, match=complaint):
         evaluate(moved, out, batch_size=8)
     statuses = {row["name"]: row["status"] for row in read_table(out)}
     assert [*statuses.values()].count("ok") == SAMPLES - 1 and statuses[picture.stem] == "error"
     assert not (out / "results.json").exists()
+
+    results = evaluate(moved, out, batch_size=8, skip_unreadable=True)
+    assert results and results["run"]["unreadable"] == 1 and results["run"]["examples"] == SAMPLES
+    rows = {row["name"]: row for row in read_table(out)}
+    assert [*rows] == [row["name"] for row in read_table(straight)]
+    bad = rows[picture.stem]
+    assert (bad["label"], bad["answer"]) == (None, None) and picture.name in bad["error"]
+    assert results["tasks"][bad["task"]]["unparsed"] >= 1 and results["tasks"][bad["task"]]["n"] == 2
+    # Done with, until it is asked for again; by other hosts too.
+    written = (out / "predictions.jsonl").stat().st_mtime_ns
+    assert evaluate(moved, out, batch_size=8, skip_unreadable=True) == results
+    assert evaluate(moved, out, batch_size=8, skip_unreadable=True, host=1, hosts=2) == results
+    assert (out / "predictions.jsonl").stat().st_mtime_ns == written
+    with pytest.raises(ResultsError, match=complaint):
+        evaluate(moved, out, batch_size=8)
+
     picture.write_bytes(whole)
     evaluate(moved, out, batch_size=8)
     assert (out / "predictions.jsonl").read_text() == (straight / "predictions.jsonl").read_text()
+
+
+def test_hosts_share_what_cannot_be_read(evaluation: Evaluation, rendered: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "results"
+    shutil.copytree(rendered, data)
+    for picture in (data / "images").glob("*.jpg"):
+        picture.write_bytes(b"")
+    count = len([*(data / "images").glob("*.jpg")])
+    moved = dataclasses.replace(evaluation, data=data)
+    assert evaluate(moved, out, batch_size=8, skip_unreadable=True, host=0, hosts=2) is None
+    results = evaluate(moved, out, batch_size=8, skip_unreadable=True, host=1, hosts=2)
+    assert results and results["run"]["unreadable"] == count == sum(bool(row["error"]) for row in read_table(out)) > 1
+
+
+def test_disfa_with_a_label_more_than_frames(
+    draw: Callable[[Any, Kind], np.ndarray], checkpoint: Path, tmp_path: Path
+) -> None:
+    data = miniatures.build("disfa", tmp_path / "disfa", draw)
+    for file in (data / "ActionUnit_Labels" / "SN003").iterdir():
+        file.write_text(file.read_text() + "3,0\n")
+    evaluation = Evaluation(
+        benchmark="disfa", data=data, model=checkpoint, split="fold1", limit=12, max_new_tokens=LENGTH
+    )
+    results = evaluate(evaluation, tmp_path / "results")
+    assert results and results["run"]["left_out"] == {"past the end of the video": 1}
+
+
+def test_what_fails_before_the_first_answer_claims_no_folder(
+    evaluation: Evaluation, draw: Callable[[Any, Kind], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it fails before any face is looked for."""
+    out, data = tmp_path / "results", miniatures.build("raf-db", tmp_path / "raf", draw)
+    moved = dataclasses.replace(evaluation, benchmark="raf-db", data=data)
+
+    def fill(*_: Any) -> None:
+        raise AssertionError("faces are looked for")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FaceCache, "fill", fill)
+        with pytest.raises(ConfigError, match="devices"):
+            evaluate(moved, out, mesh=MeshConfig(data=3, fsdp=1))
+        with pytest.raises(CacheError):
+            evaluate(moved, out, cache=evaluation.model)
+        shutil.copytree(evaluation.model, tmp_path / "model")
+        shutil.rmtree(tmp_path / "model" / "tokenizer")
+        with pytest.raises(FaceLlavaError, match="tokenizer"):
+            evaluate(dataclasses.replace(moved, model=tmp_path / "model"), out)
+    assert not [*out.iterdir()]
+
+    def fall(*_: Any) -> None:
+        raise PredictError("the device has too little memory")
+
+    with monkeypatch.context() as patch, pytest.raises(PredictError):
+        patch.setattr("facellava_jax.evaluate.asking.Asker.ask", fall)
+        evaluate(moved, out)
+    assert json.loads((out / "run.json").read_text())["limit"] is None
+    results = evaluate(dataclasses.replace(moved, limit=3), out)
+    assert results and json.loads((out / "run.json").read_text())["limit"] == results["run"]["limit"] == 3
 
 
 @pytest.mark.parametrize(
@@ -448,6 +568,17 @@ def test_a_folder_of_other_things_is_refused(evaluation: Evaluation, tmp_path: P
         evaluate(evaluation, tmp_path)
 
 
+def test_nothing_goes_into_the_data(evaluation: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(evaluation.data)
+    before = {*evaluation.data.rglob("*")}
+    for place in (evaluation.data, evaluation.data / "out", tmp_path / "link" / "out"):
+        with pytest.raises(EvaluateError, match=r"lies in the data, .*: choose another --out$"):
+            evaluate(evaluation, place)
+        with pytest.raises(EvaluateError, match=r"lies in the data, .*: choose another --cache$"):
+            evaluate(evaluation, tmp_path / "results", cache=place)
+    assert {*evaluation.data.rglob("*")} == before
+
+
 def test_scored_labels(evaluation: Evaluation, rendered: Path, tmp_path: Path) -> None:
     evaluate(dataclasses.replace(evaluation, method="score", task="deepfake"), tmp_path / "results", batch_size=8)
     rows = read_table(tmp_path / "results")
@@ -463,6 +594,9 @@ def test_scored_labels(evaluation: Evaluation, rendered: Path, tmp_path: Path) -
     ]
     for row, scores in zip(rows, predictor.score_batch(requests, candidates=["Real.", "Fake."]), strict=True):
         assert row["scores"] == pytest.approx(dict(zip(("real", "fake"), scores.probabilities, strict=True)), abs=1e-5)
+        # Not rounded, so that those of sure models differ.
+        assert sum(row["scores"].values()) == pytest.approx(1, abs=1e-12)
+        assert all(round(value, 6) != value for value in row["scores"].values())
         assert row["label"] == max(row["scores"], key=row["scores"].get) and row["answer"] == scores.best
     with pytest.raises(EvaluateError, match="attributes: an answer names several"):
         evaluate(dataclasses.replace(evaluation, method="score", task="attributes"), tmp_path / "other")
@@ -473,7 +607,7 @@ def test_scored_labels(evaluation: Evaluation, rendered: Path, tmp_path: Path) -
     ("changes", "complaint"),
     [
         ({"benchmark": "imagenet"}, "benchmark 'imagenet' is not one of dfew, crema-d, "),
-        ({"split": "dev"}, "faceinstruct has no split 'dev': choose all"),
+        ({"split": "dev"}, "A list of FaceInstruct-1M's kind has no split 'dev': choose all$"),
         ({"benchmark": "raf-db", "task": "age"}, "raf-db asks about emotion, not age: leave out --task"),
         ({"limit": 0}, "limit 0: use at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens 0: use a whole number"),

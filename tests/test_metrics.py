@@ -10,7 +10,7 @@ from sklearn import metrics as sklearn
 
 from facellava_jax.answers import EMOTIONS, Label, Task
 from facellava_jax.evaluate import intervals
-from facellava_jax.evaluate.benchmark import Benchmark
+from facellava_jax.evaluate.benchmark import Benchmark, BenchmarkError, Selection
 from facellava_jax.evaluate.intervals import PERCENTILES, SEED, Ratio, bootstrap_ratios
 from facellava_jax.evaluate.metrics import Prediction, measure
 
@@ -19,7 +19,14 @@ SEVEN = EMOTIONS[:7]
 
 def make_benchmark(task: Task | None, **fields: Any) -> Benchmark:
     return Benchmark(
-        name="faces", title="Faces", task=task, splits=("test",), layout="", source="", read=lambda *_: [], **fields
+        name="faces",
+        title="Faces",
+        task=task,
+        splits=("test",),
+        layout="",
+        source="",
+        read=lambda *_: Selection([], {}),
+        **fields,
     )
 
 
@@ -75,6 +82,15 @@ def test_emotions_by_hand() -> None:
         "answer": ["happiness", "sadness", "neutral", "contempt", "unparsed"],
         "counts": [[1, 0, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]],
     }
+
+
+def test_truths_that_are_none_of_the_classes_are_named() -> None:
+    for predictions, fields, classes in (
+        (predict("emotion", ["fear", "contempt"], ["fear", "fear"]), {"classes": ("fear", "anger")}, "fear, anger"),
+        (predict("deepfake", ["real", "contempt"], ["real", None]), {}, "real, fake"),
+    ):
+        with pytest.raises(BenchmarkError, match=f"^1: 'contempt' is true, and the classes are {classes}$"):
+            measure_task(predictions, **fields)
 
 
 def test_classes_are_those_of_the_truths_where_the_data_set_names_none() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from facellava_jax.answers import Label, Task
-from facellava_jax.evaluate.benchmark import Benchmark
+from facellava_jax.evaluate.benchmark import Benchmark, Selection
 from facellava_jax.evaluate.failures import contrast, pick_silent, pick_wrong
 from facellava_jax.evaluate.metrics import Prediction, measure
 from facellava_jax.evaluate.page import element
@@ -43,7 +43,7 @@ def make_benchmark(**fields: Any) -> Benchmark:
         "layout": "",
         "source": "A paper.",
     }
-    return Benchmark(**{**defaults, "read": lambda *_: [], **fields})
+    return Benchmark(**{**defaults, "read": lambda *_: Selection([], {}), **fields})
 
 
 def predict(task: Task, truth: Label, label: Label | None, **fields: Any) -> Prediction:
@@ -288,7 +288,7 @@ def test_columns_tell_results_apart(second: dict[str, Any], columns: list[str]) 
         (None, "No such file or directory: name a folder that `facellava eval` has finished"),
         ("{", "is damaged"),
         ("[]", "has no 'run'"),
-        ('{"tasks": {}, "run": {"title": "Faces", "method": "generate"}}', "has no 'model'"),
+        ('{"tasks": {}, "run": {"benchmark": "faces", "title": "Faces", "method": "generate"}}', "has no 'model'"),
         ('{"tasks": {}, "run": 1}', "is damaged"),
     ],
 )
@@ -297,6 +297,57 @@ def test_folders_without_results_are_named(content: str | None, error: str, tmp_
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(ResultsError, match=f"^{re.escape(str(tmp_path / 'results.json'))}.*{re.escape(error)}[^\n]*$"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (["run", "model"], 2),
+        (["run", "benchmark"], None),
+        (["run", "title"], []),
+        (["run", "method"], "guess"),
+        (["run", "split"], 1),
+        (["run", "limit"], "3"),
+        (["run", "checkpoint_sha256"], {"a": 1}),
+        (["tasks"], []),
+        (["tasks", "beauty"], {}),
+        (["tasks", "emotion"], 1),
+        (["tasks", "emotion", "uar"], 0.5),
+        (["tasks", "emotion", "uar"], {"value": 0.5}),
+        (["tasks", "emotion", "uar", "value"], "0.5"),
+        (["tasks", "emotion", "uar", "paper"], {"zero_shot": "0.5"}),
+    ],
+)
+def test_results_that_no_table_can_be_made_of_are_damaged(
+    folder: Path, tmp_path: Path, place: list[str], value: object
+) -> None:
+    results = inner = json.loads((folder / "results.json").read_text())
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ResultsError, match=r"^.*results\.json is damaged: run `facellava eval` with its --out again$"):
+        read_results(tmp_path)
+
+
+def test_two_hosts_that_write_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time that one has written a file aside, the other writes them all."""
+    write, others = Path.write_bytes, []
+
+    def interrupted(path: Path, content: bytes) -> int:
+        count = write(path, content)
+        if not others:
+            others.append(path)
+            write_results(tmp_path, make_benchmark(), PREDICTIONS, RUN, host=1)
+        return count
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    write_results(tmp_path, make_benchmark(), PREDICTIONS, RUN, host=0)
+    assert others and {path.name for path in tmp_path.iterdir()} == {
+        "results.json",
+        "report.html",
+        *(f"{task}.png" for task in TASKS),
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)

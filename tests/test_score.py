@@ -1,6 +1,8 @@
 """Predictor.score: candidates against plain forward passes and training conversations, in any company."""
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from facellava_jax.data import collate
 from facellava_jax.models.facellava import FaceLlava
 from facellava_jax.predict import Answer, Predictor, Prepared
 from facellava_jax.request import PredictError, Request
-from facellava_jax.scoring import Scores
+from facellava_jax.scoring import Scores, list_texts
 from facellava_jax.text import IGNORE, Medium, Tokenizer, build_prompt, encode_answer, label_answers, place_media
 
 QUESTION = "What emotion is shown?"
@@ -139,6 +141,16 @@ def test_score_reads_what_predict_reads(predictor: Predictor, prepared: list[Pre
     assert abs(batch[1].log_probs - one.log_probs).max() > 1e-3
 
 
+def test_candidates_come_in_any_collection(predictor: Predictor, requests: list[Request]) -> None:
+    expected = predictor.score(requests[0], candidates=EMOTIONS)
+    for candidates in (np.array(EMOTIONS), tuple(EMOTIONS), dict.fromkeys(EMOTIONS), iter(EMOTIONS)):
+        scores = predictor.score(requests[0], candidates=candidates)
+        assert scores.candidates == tuple(EMOTIONS) and {*map(type, scores.candidates)} == {str}
+        np.testing.assert_array_equal(scores.log_probs, expected.log_probs)
+    batch = predictor.score_batch(requests[:1] * 3, candidates=(each for each in EMOTIONS), batch_size=2)
+    assert [scores.candidates for scores in batch] == [tuple(EMOTIONS)] * 3
+
+
 def test_other_candidates_of_similar_length_compile_nothing(predictor: Predictor, prepared: list[Prepared]) -> None:
     def count(candidates: list[str]) -> int:
         (scores,) = predictor.score_prepared(prepared[:1], [candidates])
@@ -193,6 +205,7 @@ def test_candidates_are_tokenised_as_in_training(
     [
         ([], r"candidates \[\]: give a list of answers"),
         ("happy", "candidates 'happy': give a list of answers"),
+        (iter([]), "give a list of answers, at least one"),
         (["happy", ""], "an answer is empty: give it a text, or leave it out"),
         (["happy", " \n"], "an answer is empty"),
         (["happy", "sad", "happy"], "the candidates 'happy' and 'happy' are the same answer"),
@@ -210,6 +223,24 @@ def test_wrong_candidates_are_named(candidates: Any, message: str, predictor: Pr
     with pytest.raises(ValueError, match=message) as raised:
         predictor.score(None, QUESTION, candidates)
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        (None, "candidates None: give a list of answers, at least one"),
+        (3, "candidates 3: give a list of answers, at least one"),
+        ([3, "sad"], "the candidate 3 is no text: give a list of answers"),
+        (["sad", None], "the candidate None is no text: give a list of answers"),
+        ([["sad"]], "the candidate ['sad'] is no text: give a list of answers"),
+        (np.array([1.5, 2]), "the candidate np.float64(1.5) is no text: give a list of answers"),
+        (np.array("sad"), "candidates array('sad', dtype='<U3'): give a list of answers, at least one"),
+    ],
+    ids=repr,
+)
+def test_candidates_of_other_types_are_named(candidates: Any, message: str) -> None:
+    with pytest.raises(PredictError, match=f"^{re.escape(message)}$"):
+        inspect.unwrap(list_texts)(candidates)  # without the checks of types that tests have
 
 
 def test_the_longest_candidate_that_fits(predictor: Predictor, tokenizer: Tokenizer) -> None:

@@ -78,12 +78,11 @@ class Asker:
         for question, choice, each in zip(questions, choices, scores, strict=True):
             best = int(each.log_probs.argmax())
             label = [*choice][best]
-            probabilities = zip(choice, each.probabilities.tolist(), strict=True)
             rows.append(
                 {
                     "label": float(label) if question.example.task == "age" else label,
                     "answer": each.best,
-                    "scores": {name: round(probability, 6) for name, probability in probabilities},
+                    "scores": dict(zip(choice, each.probabilities.tolist(), strict=True)),
                     "question": each.question,
                 }
             )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..answers import Label, Task
 from ..errors import FaceLlavaError
@@ -37,6 +38,13 @@ class Example:
     """Landmark files of media that are face crops already; by default the face is looked for."""
 
 
+class Selection(NamedTuple):
+    """The examples of a split, and how many records of it are none, by the reason."""
+
+    examples: list[Example]
+    left_out: Mapping[str, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A data set as its authors publish it."""
@@ -51,7 +59,11 @@ class Benchmark:
     """A drawing of the folder, for those who have unpacked it elsewhere."""
     source: str
     """Where layout, labels and splits are described."""
-    read: Callable[[Path, str], list[Example]]
+    read: Callable[..., Selection]
+    """Takes the folder and a split; and, where records name their tasks, the one that is asked about, or None.
+
+    Raises BenchmarkError for a split that is none, and for data that are not laid out so.
+    """
     classes: tuple[str, ...] = ()
     """The labels that occur, in the data set's order: emotions, or attributes."""
     units: tuple[int, ...] = ()

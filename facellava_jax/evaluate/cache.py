@@ -8,6 +8,7 @@ Faces are cut out as FaceInstruct-1M's are, of several the largest; what is 256 
 import contextlib
 import functools
 import json
+import secrets
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +81,7 @@ class FaceCache:
             if mark.is_file():
                 own = json.loads(mark.read_text()) == FORMAT
             else:
-                own = not folder.exists() or not any(folder.iterdir())
+                own = not folder.exists() or all(path.name.startswith(f".{MARK}.") for path in folder.iterdir())
         except (OSError, ValueError):
             own = False
         if not own:
@@ -102,9 +103,8 @@ class FaceCache:
         self._claim()
         count = choose_workers([job.source for job in jobs]) if workers is None else count_workers(workers)
         with run_jobs(crop_faces, jobs, min(count, len(jobs))) as outcomes:
-            for job, error in zip(jobs, outcomes, strict=True):
-                if error:
-                    self._errors |= dict.fromkeys(job.media, error)
+            for job, errors in zip(jobs, outcomes, strict=True):
+                self._errors |= errors
                 yield len(job.media)
 
     def find(self, medium: Medium) -> Shown:
@@ -136,9 +136,13 @@ class FaceCache:
         return jobs
 
     def _claim(self) -> None:
+        # Other hosts may do so at once, and a kill at any time.
+        aside = self.folder / f".{MARK}.{secrets.token_hex(4)}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / MARK).write_text(json.dumps(FORMAT) + "\n")
+            if not (self.folder / MARK).exists():
+                aside.write_text(json.dumps(FORMAT) + "\n")
+                aside.replace(self.folder / MARK)
         except OSError as error:
             raise CacheError(
                 f"{self.folder}, where face crops go, cannot be written to ({error.strerror}): "
@@ -146,19 +150,21 @@ class FaceCache:
             ) from None
 
 
-def crop_faces(job: Job) -> str | None:
-    """Does a job, in a worker; returns what is wrong with its source."""
+def crop_faces(job: Job) -> dict[Medium, str]:
+    """Does a job, in a worker; returns what is wrong with those of its media that could not be read."""
+    left = {medium.frame: medium for medium in job.media}
     try:
         finder = _load_finder()
         if job.frames is not None:
-            _crop_frames(job.source, job.frames, job.out, finder)
+            for frame in _crop_frames(job.source, job.frames, job.out, finder):
+                del left[frame]
         elif job.source.is_dir() or find_kind(job.source) == "video":
             _crop_clip(job.source, job.out, finder)
         else:
             _crop_picture(job.source, load_image(job.source), job.out, finder, keep=False)
     except (FaceLlavaError, OSError) as error:
-        return str(error)
-    return None
+        return dict.fromkeys(left.values(), str(error))
+    return {}
 
 
 @functools.cache
@@ -166,13 +172,14 @@ def _load_finder() -> FaceFinder:
     return FaceFinder()
 
 
-def _crop_frames(source: Path, frames: tuple[int, ...], out: Path, finder: FaceFinder) -> None:
-    """In one pass through a video, as far as the last of its frames that are asked for."""
+def _crop_frames(source: Path, frames: tuple[int, ...], out: Path, finder: FaceFinder) -> Iterator[int]:
+    """In one pass through a video, as far as the last of its frames that are asked for; gives the number of each."""
     wanted = set(frames)
     index = -1
     for index, frame in enumerate(decode_ahead(iterate_medium(source))):
         if index in wanted:
             _crop_picture(f"{source}: frame {index}", frame.pixels, out / f"{index:06}", finder, keep=True)
+            yield index
         if index == frames[-1]:
             return
     raise MediaError(f"{source}: has {index + 1} frames, and frame {frames[-1]} is asked about: copy it again")

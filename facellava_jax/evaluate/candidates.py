@@ -26,4 +26,7 @@ def list_candidates(task: Task, benchmark: Benchmark) -> Mapping[str, str]:
         return {"real": "Real.", "fake": "Fake."}
     if task == "age":
         return {str(age): f"{age} years old." for age in range(OLDEST + 1)}
-    raise EvaluateError(f"{task}: an answer names several, and --method score chooses one: use --method generate")
+    others = "" if benchmark.task else ", or --task emotion, age or deepfake"
+    raise EvaluateError(
+        f"{task}: an answer names several, and --method score chooses one: use --method generate{others}"
+    )

@@ -70,7 +70,10 @@ def resolve_config(evaluation: Evaluation) -> Config:
 
 
 def describe(evaluation: Evaluation, split: str, config: Config, examples: Sequence[Example]) -> Json:
-    """All that the results depend on. Neither times nor the number of devices."""
+    """All that the results depend on. Neither times nor the number of devices.
+
+    Of the media there are only names: their contents, which may be terabytes, are not hashed.
+    """
     contents = [[each.name, each.task, pack_label(each.truth), each.prompt] for each in examples]
     return {
         **{"benchmark": evaluation.benchmark, "split": split, "task": evaluation.task, "method": evaluation.method},
@@ -86,26 +89,45 @@ def describe(evaluation: Evaluation, split: str, config: Config, examples: Seque
     }
 
 
-def claim_folder(out: Path, facts: Json) -> None:
-    """Makes `out` the folder of these results, or takes it up again; several hosts may at once.
+def check_folder(out: Path, facts: Json, *, begun: bool) -> None:
+    """Whether `out` may hold these results. What an earlier run left does not bind where no answer has `begun` it.
 
-    Raises EvaluateError where it holds something else, results that depend on others, or cannot be written to.
+    Raises EvaluateError where it holds something else, or results that depend on others.
     """
     file = out / FACTS
     try:
-        out.mkdir(parents=True, exist_ok=True)
         if file.exists():
-            _compare(out, json.loads(file.read_text()), facts)
+            saved = _read_facts(file)
+            if begun:
+                _compare(out, saved, facts)
             return
-        names = {path.name for path in out.iterdir()} - {LOCK}
+        names = {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
         if foreign := sorted(name for name in names if not name.endswith((FACTS, ".part"))):
             raise EvaluateError(f"{out} holds {foreign[0]} and no evaluation: choose another --out")
-        aside = out / f".{FACTS}.{jax.process_index()}.part"
-        aside.write_text(json.dumps(facts, indent=1) + "\n")
-        aside.replace(file)
+    except OSError as error:
+        raise EvaluateError(f"{out} cannot be read ({error.strerror}): choose another --out") from None
+
+
+def claim_folder(out: Path, facts: Json, *, begun: bool) -> None:
+    """Makes `out` the folder of these results, or takes it up again; several hosts may at once.
+
+    Raises EvaluateError as `check_folder` does, and where it cannot be written to.
+    """
+    check_folder(out, facts, begun=begun)
+    aside = out / f".{FACTS}.{jax.process_index()}.part"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not (begun and (out / FACTS).exists()):
+            aside.write_text(json.dumps(facts, indent=1) + "\n")
+            aside.replace(out / FACTS)
     except OSError as error:
         raise EvaluateError(f"{out} cannot be written to ({error.strerror}): choose another --out") from None
-    except (json.JSONDecodeError, AttributeError):
+
+
+def _read_facts(file: Path) -> Json:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError):
         raise EvaluateError(f"{file} is damaged: choose another --out") from None
 
 

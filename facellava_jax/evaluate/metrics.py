@@ -24,7 +24,7 @@ import numpy as np
 
 from ..answers import ATTRIBUTES, EMOTIONS, Label, Task
 from ..extras import require
-from .benchmark import Benchmark
+from .benchmark import Benchmark, BenchmarkError
 from .intervals import Interval, Ratio, bootstrap_ratios, divide, mean_of_known
 from .probabilities import measure_auc, measure_calibration
 
@@ -58,7 +58,10 @@ class Prediction:
 
 
 def measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
-    """Metrics of each task by name, beside them `n`, `unparsed` (answers that say nothing) and `details`."""
+    """Metrics of each task by name, beside them `n`, `unparsed` (answers that say nothing) and `details`.
+
+    Raises BenchmarkError for a true class that the benchmark does not have.
+    """
     tasks: dict[str, dict[str, Any]] = {}
     for task in get_args(Task):
         group = [prediction for prediction in predictions if prediction.task == task]
@@ -92,6 +95,8 @@ def _measure_task(task: Task, predictions: Sequence[Prediction], benchmark: Benc
 
 def measure_classes(predictions: Sequence[Prediction], classes: Sequence[str]) -> Measured:
     """`accuracy` and `uar`, and where all candidates were scored `brier`, `ece`, and, of "real" and "fake", `auc`."""
+    if strange := next((each for each in predictions if each.truth not in classes), None):
+        raise BenchmarkError(f"{strange.name}: {strange.truth!r} is true, and the classes are {', '.join(classes)}")
     sklearn = require("sklearn.metrics", "eval")
     truth_N = np.array([prediction.truth for prediction in predictions])
     label_N = np.array([prediction.label or UNPARSED for prediction in predictions])

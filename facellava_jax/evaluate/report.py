@@ -42,12 +42,13 @@ NOTE = (
 
 
 def write_results(
-    out: Path, benchmark: Benchmark, predictions: Sequence[Prediction], run: Mapping[str, Any]
+    out: Path, benchmark: Benchmark, predictions: Sequence[Prediction], run: Mapping[str, Any], host: int = 0
 ) -> dict[str, Any]:
     """Writes `out`/results.json, report.html and TASK.png for each task, and returns what results.json holds.
 
     `run` is what the results depend on, "model" and "method" among it; title and source of the benchmark are added.
-    Each file appears whole or not at all, results.json last. Raises ResultsError where one cannot be written.
+    Each file appears whole or not at all, results.json last, also where another `host` writes the same. Raises
+    ResultsError where one cannot be written.
     """
     intervals = {"percentiles": PERCENTILES, "resamples": RESAMPLES, "seed": SEED}
     results = {
@@ -64,13 +65,13 @@ def write_results(
     files[REPORT] = render_report(results, groups, pictures).encode(errors="xmlcharrefreplace")
     files[RESULTS] = (json.dumps(results, indent=1, allow_nan=False) + "\n").encode()
     for name, content in files.items():
-        _replace(out / name, content)
+        _replace(out / name, content, host)
     written: dict[str, Any] = json.loads(files[RESULTS])
     return written
 
 
-def _replace(file: Path, content: bytes) -> None:
-    aside = file.with_name(f".{file.name}.part")
+def _replace(file: Path, content: bytes, host: int) -> None:
+    aside = file.with_name(f".{file.name}.{host}.part")
     try:
         aside.write_bytes(content)
         aside.replace(file)

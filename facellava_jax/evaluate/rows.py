@@ -1,4 +1,8 @@
-"""The rows of predictions.jsonl, and of its parts where several hosts write one each."""
+"""The rows of predictions.jsonl, and of its parts where several hosts write one each.
+
+An example that could not be read has a row that says why in `error`. Its `status` is "error", so that it is tried
+again; or "ok", where it is to count as wrong, without a label.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,20 +24,25 @@ def open_part(out: Path, host: int, hosts: int) -> ResultFile:
     return ResultFile(out / (JOINED if hosts == 1 else f"predictions-{host}-of-{hosts}.jsonl"), COLUMNS)
 
 
-def read_rows(out: Path) -> dict[str, Row]:
-    """The rows of all parts by their examples' names. Raises ResultsError for a file of another kind."""
+def read_rows(out: Path, *, unreadable: bool) -> dict[str, Row]:
+    """The rows of all parts by their examples' names; with `unreadable`, those that count as wrong among them.
+
+    Raises ResultsError for a file of another kind.
+    """
     rows: dict[str, Row] = {}
     for path in sorted(out.glob("predictions*.jsonl")):
-        rows |= ResultFile(path, COLUMNS).done
+        for name, row in ResultFile(path, COLUMNS).done.items():
+            if not row["error"] or (unreadable and name not in rows):
+                rows[name] = row
     return rows
 
 
-def join_rows(out: Path, rows: Sequence[Row]) -> None:
+def join_rows(out: Path, rows: Sequence[Row], host: int) -> None:
     """Makes predictions.jsonl hold these rows, in this order."""
     joined = out / JOINED
-    if joined.exists() and [*ResultFile(joined, COLUMNS).done] == [row["name"] for row in rows]:
+    if joined.exists() and [*ResultFile(joined, COLUMNS).done.values()] == rows:
         return
-    aside = ResultFile(out / f".{joined.stem}.whole.jsonl", COLUMNS)
+    aside = ResultFile(out / f".{joined.stem}.{host}.jsonl", COLUMNS)
     aside.done = {}
     with aside:
         for row in rows:
@@ -52,7 +61,7 @@ def make_prediction(row: Mapping[str, Any], example: Example) -> Prediction:
         task=example.task,
         truth=example.truth,
         label=None if row["label"] is None else unpack_label(row["label"]),
-        answer=row["answer"],
+        answer=row["answer"] or "",
         scores=row["scores"],
     )
 

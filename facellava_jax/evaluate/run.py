@@ -18,11 +18,11 @@ from ..request import Options
 from ..results import ResultFile, ResultsError
 from ..workers import read_ahead
 from .asking import Asker
-from .benchmark import Benchmark, Example
-from .benchmarks import BENCHMARKS, select_records
+from .benchmark import Benchmark, Example, Selection
+from .benchmarks import BENCHMARKS
 from .cache import FaceCache
 from .candidates import list_candidates
-from .facts import EvaluateError, Evaluation, Json, claim_folder, describe, resolve_config
+from .facts import EvaluateError, Evaluation, Json, check_folder, claim_folder, describe, resolve_config
 from .report import write_results
 from .rows import describe_example, join_rows, make_prediction, open_part, read_rows
 
@@ -36,6 +36,7 @@ def evaluate(
     batch_size: int = 8,
     mesh: MeshConfig = ROWS_OVER_DEVICES,
     cache: Path | None = None,
+    skip_unreadable: bool = False,
     workers: int | None = None,
     host: int = 0,
     hosts: int = 1,
@@ -44,16 +45,20 @@ def evaluate(
 
     What is in `out` already is gone on with. Each of several hosts answers its share, with the same `out`; the last to
     finish writes the results, and for the others they are None. Face crops go to `cache`, by default beside the data;
-    `workers` processes make them, by default one for each core.
+    `workers` processes make them, by default one for each core. Examples that cannot be read, or asked about, end it
+    when the others are answered; or count as wrong, with `skip_unreadable`.
 
-    Raises EvaluateError for an `out` that holds another evaluation, FolderError for one that another process has,
-    BenchmarkError for data that are not laid out as published, ResultsError where an example could not be answered, and
-    what the parts raise for their inputs.
+    Raises EvaluateError for an `out` that holds another evaluation or lies in the data, FolderError for one that
+    another process has, BenchmarkError for data that are not laid out as published, ResultsError where an example could
+    not be answered, and what the parts raise for their inputs.
     """
     if batch_size < 1:
         raise EvaluateError(f"batch_size {batch_size}: use at least 1")
     if evaluation.benchmark not in BENCHMARKS:
         raise EvaluateError(f"benchmark {evaluation.benchmark!r} is not one of {', '.join(BENCHMARKS)}")
+    for option, place in (("--out", out), ("--cache", cache)):
+        if place and place.resolve().is_relative_to(evaluation.data.resolve()):
+            raise EvaluateError(f"{place} lies in the data, {evaluation.data}: choose another {option}")
     benchmark, config = BENCHMARKS[evaluation.benchmark], resolve_config(evaluation)
     split = evaluation.split or benchmark.splits[0]
     examples, left_out = read_examples(benchmark, evaluation, split)
@@ -64,51 +69,65 @@ def evaluate(
     facts = describe(evaluation, split, config, examples)
     # Several hosts share the folder.
     with hold_folder(out) if hosts == 1 else contextlib.nullcontext():
-        claim_folder(out, facts)
-
+        done = read_rows(out, unreadable=skip_unreadable)
+        # Other hosts may have begun where there is no row yet.
+        begun = bool(done) or hosts > 1
+        check_folder(out, facts, begun=begun)
         share = share_out(examples, hosts)[host]
-        done = read_rows(out)
         # Whole batches: an answer's last digits may depend on what it is computed beside.
         batches = [share[at : at + batch_size] for at in range(0, len(share), batch_size)]
         left = [batch for batch in batches if any(example.name not in done for example in batch)]
         if left:
             faces = FaceCache(cache or place_beside(evaluation.data), evaluation.data)
-            find_faces(faces, chain.from_iterable(left), workers)
+            # Before the faces, which may take hours: what it cannot do is said at once.
             predictor = Predictor.load(
                 evaluation.model,
                 dtype=config.model.dtype,
                 batch_size=min(batch_size, len(share)),
                 mesh=None if mesh == ROWS_OVER_DEVICES and jax.local_device_count() == 1 else mesh,
             )
+            find_faces(faces, chain.from_iterable(left), workers)
             options = Options(max_new_tokens=evaluation.max_new_tokens)
             asker = Asker(predictor, benchmark, faces, evaluation.method, options)
+            claim_folder(out, facts, begun=begun)
             with open_part(out, host, hosts) as part:
-                answer_examples(asker, [*chain.from_iterable(left)], batch_size, part, done, len(share))
+                part.done = {name: row for name, row in part.done.items() if name in done}
+                errors = answer_examples(
+                    asker, [*chain.from_iterable(left)], batch_size, part, done, len(share), skip_unreadable
+                )
+            if errors and not skip_unreadable:
+                raise ResultsError(
+                    f"{len(errors)} of {len(share)} examples could not be answered, such as {errors[0]}; {part.path} "
+                    "says why: mend them and run this again, or count them as wrong with --skip-unreadable"
+                )
 
-        rows = read_rows(out)
+        rows = read_rows(out, unreadable=skip_unreadable)
         if absent := sum(example.name not in rows for example in examples):
             say(f"{absent} of {len(examples)} examples are left to other hosts; the last to finish writes the results")
             return None
         ordered = [rows[example.name] for example in examples]
-        join_rows(out, ordered)
+        join_rows(out, ordered, host)
         if faceless := sum(row["face"] is False for row in ordered):
             shown = "their media are shown whole, without landmarks"
             say(f"no face found in {faceless} of {len(examples)} examples: {shown}")
+        if unreadable := sum(row["error"] is not None for row in ordered):
+            say(
+                f"{unreadable} of {len(examples)} examples could not be read and count as wrong; without "
+                "--skip-unreadable they are tried again"
+            )
         predictions = [make_prediction(*pair) for pair in zip(ordered, examples, strict=True)]
-        run = facts | {"left_out": left_out, "faceless": faceless, "config": json.loads(config.to_json())}
-        return write_results(out, benchmark, predictions, run)
+        counts = {"left_out": dict(left_out), "faceless": faceless, "unreadable": unreadable}
+        run = facts | counts | {"config": json.loads(config.to_json())}
+        return write_results(out, benchmark, predictions, run, host)
 
 
-def read_examples(benchmark: Benchmark, evaluation: Evaluation, split: str) -> tuple[list[Example], dict[str, int]]:
-    """The examples of a split, and how many records are none, by the reason. Raises BenchmarkError."""
-    if split not in benchmark.splits:
-        raise EvaluateError(f"{benchmark.name} has no split {split!r}: choose {' or '.join(benchmark.splits)}")
+def read_examples(benchmark: Benchmark, evaluation: Evaluation, split: str) -> Selection:
+    """The examples of a split. Raises BenchmarkError, and EvaluateError for a task that the benchmark has not."""
     if benchmark.task is None:
-        selection = select_records(evaluation.data, split, evaluation.task)
-        return selection.examples, dict(selection.left_out)
+        return benchmark.read(evaluation.data, split, evaluation.task)
     if evaluation.task not in (None, benchmark.task):
         raise EvaluateError(f"{benchmark.name} asks about {benchmark.task}, not {evaluation.task}: leave out --task")
-    return benchmark.read(evaluation.data, split), {}
+    return benchmark.read(evaluation.data, split)
 
 
 def draw_examples(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
@@ -150,12 +169,20 @@ def find_faces(faces: FaceCache, examples: Iterable[Example], workers: int | Non
 
 
 def answer_examples(
-    asker: Asker, examples: Sequence[Example], batch_size: int, part: ResultFile, done: Container[str], total: int
-) -> None:
-    """Writes the rows that are not `done`. Raises ResultsError where some example could not be answered.
+    asker: Asker,
+    examples: Sequence[Example],
+    batch_size: int,
+    part: ResultFile,
+    done: Container[str],
+    total: int,
+    skip_unreadable: bool,
+) -> list[str]:
+    """Writes the rows that are not `done`; returns why some examples could not be answered.
 
-    `total` is what the progress bar counts to.
+    These are tried again by the next run, or with `skip_unreadable` are done with. `total` is what the progress bar
+    counts to.
     """
+    status = "ok" if skip_unreadable else "error"
     errors: list[str] = []
     with tqdm(total=total, initial=total - len(examples), unit="example", desc="answers", disable=None) as bar:
         for batch, outcomes in read_ahead(asker.prepare, examples, batch_size):
@@ -163,12 +190,8 @@ def answer_examples(
                 if row["name"] not in done:
                     part.write(row)
             for example, outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome, Exception):
+                if isinstance(outcome, Exception) and example.name not in done:
                     errors.append(str(outcome))
-                    part.write(describe_example(example) | {"status": "error", "error": str(outcome)})
+                    part.write(describe_example(example) | {"status": status, "error": str(outcome)})
             bar.update(len(batch))
-    if errors:
-        raise ResultsError(
-            f"{len(errors)} of {total} examples could not be answered, such as {errors[0]}; {part.path} says why: "
-            "mend them and run this again"
-        )
+    return errors

@@ -44,6 +44,8 @@ YEARS = {"mae", "mae_parsed", "bias_parsed"}
 """Metrics in years; all others are shares."""
 NONE = "-"
 METHODS = {"generate": "", "score": ", scored"}
+TEXTS = ("benchmark", "title", "model", "method")
+"""What is told of a run in words."""
 
 Row = Sequence[str]
 
@@ -53,14 +55,34 @@ def read_results(folder: Path) -> dict[str, Any]:
     file = folder / RESULTS
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-        missing = {"tasks", "run"} - {*results} or {"title", "model", "method"} - {*results["run"]}
+        missing = {"tasks", "run"} - {*results} or {*TEXTS} - {*results["run"]}
+        wrong = not missing and not _is_whole(results["tasks"], results["run"])
     except OSError as error:
         raise ResultsError(f"{file}: {error.strerror}: name a folder that `facellava eval` has finished") from None
-    except (ValueError, TypeError):
-        raise ResultsError(f"{file} is damaged: run `facellava eval` with its --out again") from None
+    except (ValueError, TypeError, AttributeError, KeyError):
+        wrong, missing = True, set()
     if missing:
         raise ResultsError(f"{file} has no {sorted(missing)[0]!r}: name a folder of `facellava eval`")
+    if wrong:
+        raise ResultsError(f"{file} is damaged: run `facellava eval` with its --out again")
     return dict(results)
+
+
+def _is_whole(tasks: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether tables can be made of it. Raises TypeError, AttributeError or KeyError for some of what is not."""
+    texts = [run[name] for name in TEXTS] + [
+        value for name in ("split", "checkpoint_sha256") if (value := run.get(name))
+    ]
+    metrics = [measured[name] for task, measured in tasks.items() for name in shown(measured)]
+    numbers = [metric[name] for metric in metrics for name in ("value", "low", "high")]
+    numbers += [number for metric in metrics for number in (metric["paper"] or {}).values()]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and run["method"] in METHODS
+        and isinstance(run.get("limit") or 0, int)
+        and {*tasks} <= {*MAIN}
+        and all(number is None or isinstance(number, int | float) for number in numbers)
+    )
 
 
 def format_results(results: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from .ages import MORPH2, UTKFACE
 from .attributes import CELEBA
 from .deepfakes import FFPP
 from .emotions import CREMA_D, DFEW, RAF_DB
-from .faceinstruct import FACEINSTRUCT, Selection, select_records
+from .faceinstruct import FACEINSTRUCT
 
 # In the order of the paper's tables.
 BENCHMARKS: dict[str, Benchmark] = {
@@ -14,4 +14,4 @@ BENCHMARKS: dict[str, Benchmark] = {
     for benchmark in (DFEW, CREMA_D, RAF_DB, DISFA, BP4D, CELEBA, MORPH2, UTKFACE, FFPP, FACEINSTRUCT)
 }
 
-__all__ = ["BENCHMARKS", "Selection", "select_records"]
+__all__ = ["BENCHMARKS"]

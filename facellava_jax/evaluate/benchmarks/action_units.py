@@ -1,14 +1,16 @@
 """DISFA and BP4D: action units of every coded frame."""
 
+import contextlib
 import csv
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
-from ...media import SUFFIXES
-from ..benchmark import Benchmark, Example, Medium
+from ...media import SUFFIXES, MediaError, count_frames
+from ..benchmark import Benchmark, Example, Medium, Selection
 from .folder import Folder
 
 # Subjects that test in each fold. Both data sets are divided so by Zhao et al. (BP4D: DRML, CVPR 2016) and all who
@@ -41,6 +43,7 @@ def _name_splits(folds: tuple[tuple[str, ...], ...]) -> dict[str, tuple[str, ...
 
 DISFA_UNITS = (1, 2, 4, 6, 9, 12, 25, 26)
 DISFA_ACTIVE = 2  # the intensity, of 0 to 5, from which papers count a unit as there
+DISFA_SPARE = 20  # rows that may be past a video's end: a second
 DISFA_SPLITS = _name_splits(DISFA_FOLDS)
 DISFA_LAYOUT = """
     ActionUnit_Labels/SN001/SN001_au1.txt ..     lines of frame,intensity for each unit; frames count from 1
@@ -48,12 +51,13 @@ DISFA_LAYOUT = """
 """
 
 
-def read_disfa(path: Path, split: str) -> list[Example]:
+def read_disfa(path: Path, split: str) -> Selection:
     folder = Folder(path, "DISFA", DISFA_LAYOUT)
     subjects = folder.choose(split, DISFA_SPLITS)
     labels = folder.find("ActionUnit_Labels")
     videos = folder.find("Videos_LeftCamera", "Video_LeftCamera")
     examples = []
+    left_out: Counter[str] = Counter()
     for subject in subjects:
         video = _find_video(folder, videos, subject)
         files = [folder.find(f"{labels.name}/{subject}/{subject}_au{unit}.txt") for unit in DISFA_UNITS]
@@ -64,9 +68,19 @@ def read_disfa(path: Path, split: str) -> list[Example]:
         numbers = frames[:, 0].tolist()
         if min(numbers) < 1:
             raise folder.error(f"the label files of {subject} speak of frame {min(numbers)}, and frames count from 1")
+        # The labels of a video may be a row more than its frames. One that does not open is named when it is read.
+        with contextlib.suppress(MediaError):
+            kept = frames[:, 0] <= count_frames(video)
+            past = int((~kept).sum())
+            if past > DISFA_SPARE:
+                raise folder.error(
+                    f"{past:,} of {len(kept):,} labels of {subject} are past its video's end: copy it again"
+                )
+            numbers, active = frames[kept, 0].tolist(), active[kept]
+            left_out.update({"past the end of the video": past} if past else {})
         media = (Medium(path=video, frame=number - 1) for number in numbers)
         examples += _make_examples(subject, numbers, media, active, DISFA_UNITS)
-    return folder.check(examples, split)
+    return folder.check(examples, split, left_out)
 
 
 def _find_video(folder: Folder, videos: Path, subject: str) -> Path:
@@ -87,12 +101,13 @@ BP4D_LAYOUT = """
 """
 
 
-def read_bp4d(path: Path, split: str) -> list[Example]:
+def read_bp4d(path: Path, split: str) -> Selection:
     folder = Folder(path, "BP4D", BP4D_LAYOUT)
     subjects = folder.choose(split, BP4D_SPLITS)
     labels = folder.find("AUCoding/AU_OCC", "AUCoding").relative_to(path)
     sequences = folder.find("Sequences(2D+3D)", "Sequences", "BP4D-training")
     examples = []
+    left_out: Counter[str] = Counter()
     for subject in subjects:
         for task in BP4D_TASKS:
             file = folder.find(f"{labels}/{subject}_{task}.csv")
@@ -106,11 +121,14 @@ def read_bp4d(path: Path, split: str) -> list[Example]:
                 if name[:-4].isdecimal() and name.lower().endswith(".jpg")
             }
             # Where pictures count from 0, the coding of a whole sequence ends one past the last.
-            known = (codes != BP4D_CODES[2]).all(axis=1) & ((numbers != len(names)) | (0 not in names))
+            past = (numbers == len(names)) & (0 in names)
+            known = (codes != BP4D_CODES[2]).all(axis=1) & ~past
+            whys = {"past the last picture": past, "with units that are not known": ~known & ~past}
+            left_out.update({why: count for why, rows in whys.items() if (count := int(rows.sum()))})
             kept = numbers[known].tolist()
             media = (Medium(path=pictures / names.get(number, f"{number:04}.jpg")) for number in kept)
             examples += _make_examples(f"{subject}/{task}", kept, media, codes[known] == 1, BP4D_UNITS)
-    return folder.check(examples, split)
+    return folder.check(examples, split, left_out)
 
 
 def _read_occurrences(folder: Folder, file: Path) -> Int64[np.ndarray, "N U"]:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ..benchmark import Benchmark, Example, Medium
+from ..benchmark import Benchmark, Example, Medium, Selection
 from .folder import Folder
 
 # Neither has an official split. The lists are those of Cao, Mirjalili and Raschka, Rank Consistent Ordinal Regression
@@ -28,19 +28,19 @@ UTK_LAYOUT = f"""
 """
 
 
-def read_morph(path: Path, split: str) -> list[Example]:
+def read_morph(path: Path, split: str) -> Selection:
     folder = Folder(path, "MORPH II", MORPH_LAYOUT)
     return _read(folder, split, [folder.find("Album2", "Images")], MORPH_NAME, MORPH_LIST)
 
 
-def read_utk(path: Path, split: str) -> list[Example]:
+def read_utk(path: Path, split: str) -> Selection:
     folder = Folder(path, "UTKFace", UTK_LAYOUT)
     whole = [path / part for part in ("part1", "part2", "part3")]
     pictures = whole if all(part.is_dir() for part in whole) else [folder.find("UTKFace")]
     return _read(folder, split, pictures, UTK_NAME, UTK_LIST)
 
 
-def _read(folder: Folder, split: str, pictures: list[Path], form: re.Pattern[str], listed: str) -> list[Example]:
+def _read(folder: Folder, split: str, pictures: list[Path], form: re.Pattern[str], listed: str) -> Selection:
     only_listed = folder.choose(split, SPLITS)
     found = {}
     for parent in pictures:

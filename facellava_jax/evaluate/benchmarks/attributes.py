@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ...answers import ATTRIBUTES
-from ..benchmark import Benchmark, Example, Medium
+from ..benchmark import Benchmark, Example, Medium, Selection
 from .folder import Folder
 
 CELEBA_SPLITS = {"test": "2", "valid": "1", "train": "0"}
@@ -16,7 +16,7 @@ CELEBA_LAYOUT = """
 """
 
 
-def read_celeba(path: Path, split: str) -> list[Example]:
+def read_celeba(path: Path, split: str) -> Selection:
     folder = Folder(path, "CelebA", CELEBA_LAYOUT)
     part = folder.choose(split, CELEBA_SPLITS)
     pictures = folder.find("Img/img_align_celeba", "img_align_celeba")

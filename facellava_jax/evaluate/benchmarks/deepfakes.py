@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ..benchmark import Benchmark, Example, Medium
+from ..benchmark import Benchmark, Example, Medium, Selection
 from .folder import Folder
 
 FORGERIES = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
@@ -16,7 +16,7 @@ FFPP_LAYOUT = """
 """
 
 
-def read_ffpp(path: Path, split: str) -> list[Example]:
+def read_ffpp(path: Path, split: str) -> Selection:
     folder = Folder(path, "FaceForensics++", FFPP_LAYOUT)
     qualities = folder.choose(split, FFPP_SPLITS)
     pairs = _read_pairs(folder, folder.find("splits/test.json", "dataset/splits/test.json", "test.json"))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..benchmark import Benchmark, Example, Medium
+from ..benchmark import Benchmark, Example, Medium, Selection
 from .folder import Folder
 
 # By the numbers of the labels, from 1.
@@ -15,7 +15,7 @@ DFEW_LAYOUT = """
 """
 
 
-def read_dfew(path: Path, split: str) -> list[Example]:
+def read_dfew(path: Path, split: str) -> Selection:
     folder = Folder(path, "DFEW", DFEW_LAYOUT)
     folds = folder.choose(split, DFEW_SPLITS)
     clips = folder.find("Clip/clip_224x224", "Clip/original", "Clip/clip_224x224_16f")
@@ -69,7 +69,7 @@ CREMA_LAYOUT = """
 """
 
 
-def read_crema(path: Path, split: str) -> list[Example]:
+def read_crema(path: Path, split: str) -> Selection:
     folder = Folder(path, "CREMA-D", CREMA_LAYOUT)
     actors = folder.choose(split, CREMA_SPLITS)
     listed = folder.find("SentenceFilenames.csv")
@@ -81,11 +81,11 @@ def read_crema(path: Path, split: str) -> list[Example]:
         if actor in actors and name not in CREMA_BROKEN:
             medium = Medium(path=found.get(name[:CREMA_KEY], clips / f"{name}.flv"))
             examples.append(Example(name=name, task="emotion", truth=CREMA_CLASSES[emotion], media=(medium,)))
-    folder.check(examples, split)
+    selection = folder.check(examples, split)
     with examples[0].media[0].path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise folder.error(f"{clips.name} holds pointers in the place of clips: fetch these with git lfs pull")
-    return examples
+    return selection
 
 
 # By the numbers of the labels, from 1.
@@ -98,7 +98,7 @@ RAF_LAYOUT = """
 """
 
 
-def read_raf(path: Path, split: str) -> list[Example]:
+def read_raf(path: Path, split: str) -> Selection:
     folder = Folder(path, "RAF-DB", RAF_LAYOUT)
     part = folder.choose(split, RAF_SPLITS)
     labels = folder.find("basic/EmoLabel/list_patition_label.txt", "EmoLabel/list_patition_label.txt")

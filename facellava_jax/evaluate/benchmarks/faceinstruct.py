@@ -1,16 +1,17 @@
 """Any list in FaceInstruct-1M's format: its first questions, and what its labels or its answers say."""
 
+import itertools
 import json
 import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from ...answers import ATTRIBUTES, EMOTIONS, Label, Task, parse
 from ...data import DataError, RecordList
 from ...data.records import Record
-from ..benchmark import Benchmark, Example, Medium
+from ..benchmark import Benchmark, Example, Medium, Selection
 from .folder import Folder
 
 SPLITS = {"all": None}
@@ -20,26 +21,17 @@ LAYOUT = """
                                    {"from": "gpt", "value": ..}], "task": .., "labels": ..}
     images/.., videos/.., ..       face crops and their landmarks, as the list names them
     "task" is emotion, age, attributes, action-units or deepfake, and "labels" its truth: a name, years,
-    names with true or false, numbers, or real or fake. Records without them take --task.
+    names with true or false, numbers, or real or fake. Records without a task take --task; of those without
+    labels, true is what their first answer says.
 """
 
 
-class Selection(NamedTuple):
-    """The records of a list that ask about a face, and how many do not, by the reason."""
+def read_records(path: Path, split: str, task: Task | None = None) -> Selection:
+    """Examples of records that ask about a face; with `task`, those of this one, and those that name none.
 
-    examples: list[Example]
-    left_out: Counter[str]
-
-
-def read_records(path: Path, split: str, task: Task | None = None) -> list[Example]:
-    return select_records(path, split, task).examples
-
-
-def select_records(path: Path, split: str, task: Task | None = None) -> Selection:
-    """Examples of records with a `task` and `labels`; with `task`, those of this one.
-
-    Records without are about `task`, and true is what their first answer says. Raises BenchmarkError for records whose
-    labels are none of their task, that name media that are not there, or that need a `task` where none is given.
+    True is what their labels say, and of records without any what their first answer says. Raises BenchmarkError for
+    labels that are none of their task, for media that are not there, and for records that name no task where no `task`
+    is given.
     """
     folder = Folder(path, "A list of FaceInstruct-1M's kind", LAYOUT)
     folder.choose(split, SPLITS)
@@ -61,7 +53,7 @@ def select_records(path: Path, split: str, task: Task | None = None) -> Selectio
     if not examples:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()) or "it has none"
         raise folder.error(f"data.json has no record to ask about: {reasons}")
-    return Selection(folder.check(_tell_apart(examples, names), split), left_out)
+    return folder.check(_tell_apart(examples, names), split, left_out)
 
 
 def _make_example(folder: Folder, record: Record, number: int, task: Task | None) -> Example | str:
@@ -75,22 +67,21 @@ def _make_example(folder: Folder, record: Record, number: int, task: Task | None
         return "without a question"
     own = record.task
     where = f"data.json: record {number} ({record.name})"
-    truth: Label | None
-    if own is None and task is None:
+    about: Any = task if own is None else own
+    if about is None:
         raise folder.error(f"{where} names no task: say what is asked with --task")
-    if own is None:
-        about: Any = task
-        truth = parse(words.get("gpt", ""), about)
-    elif own not in get_args(Task):
+    if about not in get_args(Task):
         raise folder.error(f"{where}: task {own!r} is not one of {', '.join(get_args(Task))}")
-    elif task not in (None, own):
+    if task not in (None, about):
         return "of another task"
-    else:
-        about, truth = own, _read_labels(record.labels, own)
+    if record.labels is None:
+        truth = parse(words.get("gpt", ""), about)
         if truth is None:
-            raise folder.error(f"{where}: labels {json.dumps(record.labels)[:60]} are none of task {own}")
-    if truth is None:
-        return "whose answer does not say"
+            return "whose answer does not say"
+    else:
+        truth = _read_labels(record.labels, about)
+        if truth is None:
+            raise folder.error(f"{where}: labels {json.dumps(record.labels)[:60]} are none of task {about}")
     return Example(
         name=record.name,
         task=about,
@@ -122,15 +113,15 @@ def _read_labels(labels: Any, task: Task) -> Label | None:
 
 
 def _tell_apart(examples: list[Example], names: Counter[str]) -> list[Example]:
-    """With numbers after the names that several records have."""
-    if names.most_common(1)[0][1] == 1:
-        return examples
-    met: Counter[str] = Counter()
+    """With numbers after the names that several records have; none that makes it the name of another."""
+    numbers = {name: itertools.count(1) for name, count in names.items() if count > 1}
     different = []
     for example in examples:
-        met[example.name] += 1
-        name = f"{example.name}#{met[example.name]}" if names[example.name] > 1 else example.name
-        different.append(replace(example, name=name))
+        own = example.name
+        if own in numbers:
+            name = next(name for number in numbers[own] if (name := f"{own}#{number}") not in names)
+            example = replace(example, name=name)
+        different.append(example)
     return different
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ..benchmark import BenchmarkError, Example
+from ..benchmark import BenchmarkError, Example, Selection
 
 SHOWN = 8  # names of what a folder holds
 
@@ -32,7 +32,7 @@ class Folder:
     def choose(self, split: str, splits: Mapping[str, Value]) -> Value:
         """What a split's name stands for."""
         if split not in splits:
-            raise self.error(f"split {split!r} is not one of {', '.join(splits)}")
+            raise BenchmarkError(f"{self._title} has no split {split!r}: choose {' or '.join(splits)}")
         return splits[split]
 
     def find(self, *names: str) -> Path:
@@ -80,7 +80,7 @@ class Folder:
             raise self.error(f"{file.relative_to(self.path)}: holds no line of {expected}")
         return matches
 
-    def check(self, examples: Sequence[Example], split: str) -> list[Example]:
+    def check(self, examples: Sequence[Example], split: str, left_out: Mapping[str, int] | None = None) -> Selection:
         """The examples of a split, if there are any, each has a name of its own, and their media and landmarks exist.
 
         Raises BenchmarkError else. Only folders are listed: nothing is opened.
@@ -97,7 +97,7 @@ class Folder:
             if absent:
                 first = os.path.relpath(absent[0], self.path)
                 raise self.error(f"{len(absent):,} of {len(files):,} {kind} are not there, such as {first}")
-        return list(examples)
+        return Selection([*examples], dict(left_out or {}))
 
     def _describe(self, folder: Path) -> str:
         where = "it" if folder == self.path else os.path.relpath(folder, self.path)

@@ -161,23 +161,24 @@ class TestLabels:
         assert 80 < Counter(label for _, label, _ in said)["fake"] < 160
 
     @pytest.mark.parametrize("task", TASKS)
-    def test_second_rounds_tell_the_truth_as_well(self, task: str) -> None:
-        """Of the person that the first is about, as far as both say something of the same."""
-        talks = [
-            made.conversation
-            for number in range(160)
-            if len((made := render_sample(4, "train", number, task)).conversation) == 4
-        ]
-        assert (len(talks) > 10) == (task != "deepfake")  # whose person would be spoken of?
-        for _, first, question, second in talks:
-            assert "<" not in question
-            units, later = [set(re.findall(r"AU\d+", text)) for text in (first, second)]
-            age = re.match(r"(\d+) years old", first) or re.match(r"(\d+) years old", second)
-            attributes = parse_attributes(first if "The person" in first else second)
+    def test_more_rounds_tell_the_truth_as_well(self, task: str) -> None:
+        """Of the person that the first is about, as far as any two say something of the same."""
+        talks = [render_sample(4, "train", number, task).conversation for number in range(80)]
+        rounds = Counter(len(talk) // 2 for talk in talks)
+        if task == "deepfake":  # whose person would be spoken of?
+            assert rounds == {1: 80}
+            return
+        assert min(rounds[1], rounds[2], rounds[3]) > 5
+        for talk in talks:
+            assert not any("<" in question for question in talk[2::2])
+            text = " ".join(talk[1::2])
+            assert len({*talk[1::2]}) == len(talk) // 2
+            age = re.search(r"(\d+) years old", text)
+            attributes = parse_attributes(next((answer for answer in talk[1::2] if "The person" in answer), ""))
             if age and "Young" in attributes:
                 assert attributes["Young"] == (int(age[1]) < 42)
-            if (units or later) and "Smiling" in attributes:
-                assert attributes["Smiling"] == ("AU12" in units | later)
+            if "AU" in text and "Smiling" in attributes:
+                assert attributes["Smiling"] == ("AU12" in text)
 
 
 WORDS = {
@@ -211,7 +212,7 @@ def test_training_has_all_mixtures() -> None:
     kinds = Counter(kinds for _, kinds in seen.elements())
     assert kinds["image", "image"] > 20 and kinds["video", "image"] > 5 and kinds[()] > 10
     assert 30 < sum(bool(each.media) and not each.landmarks for each in made) < 90
-    assert sum(len(each.conversation) == 4 for each in made) > 40
+    assert sum(len(each.conversation) > 2 for each in made) > 200
     assert len({each.conversation[0] for each in made}) > 40
     assert all(
         each.conversation[0].count("<image>") + each.conversation[0].count("<video>") == len(each.media)

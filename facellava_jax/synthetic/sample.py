@@ -35,11 +35,11 @@ CLIPS: Mapping[Task, float] = {
     "action-units": 0.2,
     "deepfake": 0.7,
 }
-Form = Literal["plain", "second round", "two images", "image and video", "text"]
+Form = Literal["plain", "more rounds", "two images", "image and video", "text"]
 # How often training has records of each form; the test has plain ones.
 FORMS: Mapping[Form, float] = {
-    "plain": 0.72,
-    "second round": 0.14,
+    "plain": 0.31,
+    "more rounds": 0.55,  # one or two: much to learn from a face that is seen anyway
     "two images": 0.07,
     "image and video": 0.03,
     "text": 0.04,
@@ -136,11 +136,12 @@ def _compose(task: Task, form: Form, kinds: list[Kind], split: Split, frames: in
     answer, labels = _answer(task, case, rng)
     turns = [wording.ask(task, kind, which, rng, varied), answer]
     tasks = [task]
-    # One round about forgeries: a second would be about whom the inner or the outer face belongs to.
-    if form == "second round" and task != "deepfake":
+    # One round about forgeries: another would be about whom the inner or the outer face belongs to.
+    if form == "more rounds" and task != "deepfake":
         others: list[Task] = [other for other in ("age", "attributes", "action-units") if other != task]
-        tasks.append(others[rng.integers(len(others))])
-        turns += [wording.ask(tasks[1], kind, which, rng, varied), _answer(tasks[1], case, rng)[0]]
+        tasks += [others[at] for at in rng.permutation(len(others))[: rng.integers(1, 3)]]
+        for other in tasks[1:]:
+            turns += [wording.ask(other, kind, which, rng, varied), _answer(other, case, rng)[0]]
     marks = "\n".join(f"<{each}>" for each in kinds)
     last = varied and rng.random() < MEDIA_LAST
     turns[0] = f"{turns[0]}\n{marks}" if last else f"{marks}\n{turns[0]}"

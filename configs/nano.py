@@ -1,18 +1,25 @@
-"""The small model that ships with the package: drawn from a seed, trained on faces that it renders itself.
+"""The small model that ships with the package, from what scripts/pretrain_nano.py has left in `nano`.
 
-It is made for two CPU cores and three hours, in pieces: again with the same folder it goes on where it stopped.
+As in the paper's second stage the towers are frozen; the decoder learns from the start what Vicuna brings along.
 """
 
-from facellava_jax.config import NANO, nano
-from facellava_jax.experiment import DataConfig, Experiment, OptimConfig, Rendering
+from pathlib import Path
+
+from facellava_jax.experiment import (
+    DECODER,
+    LANDMARK_BRANCH,
+    PROJECTOR,
+    DataConfig,
+    Experiment,
+    OptimConfig,
+    Source,
+)
 
 config = Experiment(
-    model=nano(),
-    tokenizer=NANO / "tokenizer",
-    trainable=("*",),
-    fit_landmarks=True,
-    data=DataConfig(rendering=Rendering(samples=20_000), batch_size=16, epochs=5),
-    optim=OptimConfig(learning_rate=1e-3, b2=0.98, weight_decay=0.05),
+    start=Path("nano/start"),
+    trainable=(*LANDMARK_BRANCH, *PROJECTOR, *DECODER),
+    data=DataConfig(sources=(Source(path=Path("nano/faces/data.json")),), batch_size=16, epochs=3),
+    optim=OptimConfig(learning_rate=2e-3, b2=0.98, weight_decay=0.05),
     dtype="float32",
     remat=False,
     checkpoint_every=100,

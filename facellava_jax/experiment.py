@@ -141,9 +141,6 @@ class Experiment:
     """A folder with a tokenizer, by default that of `start`."""
     trainable: tuple[str, ...] = LANDMARK_BRANCH
     """Patterns of the paths of the parameters that train; all others are frozen."""
-    fit_landmarks: bool = False
-    """Draw landmark projectors around the data's mean face, in units of its spread, so that little training suffices to
-    tell faces apart; the original draws them around zero."""
     lora: LoraConfig | None = None
     """Adapters on the decoder, trained beside `trainable`."""
     merge_lora: bool = True

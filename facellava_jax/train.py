@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from .checkpoint import deferred_signals
+from .checkpoint import deferred_signals, digest_checkpoint
 from .config import ConfigError
 from .data import BatchLoader, Quarantine, iterate_batches, open_data
 from .experiment import DataConfig, Experiment, Source
@@ -32,7 +32,6 @@ from .run import (
     StepReport,
     TakenStep,
     claim_folder,
-    digest_start,
     load_tokenizer,
     make_params,
     resolve_experiment,
@@ -43,7 +42,6 @@ from .step import TrainState, configure_training, init_state, make_train_step, s
 from .synthetic import RECORDS, render_dataset
 
 Position = dict[str, Any]
-FITTED_FACES = 512  # that new landmark projectors are fitted to
 
 
 def train(experiment: Experiment, out: Path) -> None:
@@ -75,11 +73,8 @@ def train(experiment: Experiment, out: Path) -> None:
                 say(f"{out} is a finished run: its result is {out / RESULT}")
                 return
             optimizer = make_optimizer(experiment.optim, steps)
-            faces = loader.read_landmarks(FITTED_FACES) if experiment.fit_landmarks else None
             # The parameters are given away: the state takes them over.
-            state = init_state(
-                make_params(experiment, model, mesh, say, faces), trainable, optimizer, experiment.dtype, mesh
-            )
+            state = init_state(make_params(experiment, model, mesh, say), trainable, optimizer, experiment.dtype, mesh)
             state, saved_position = checkpoints.restore(state, say)
             check_position(out, saved_position, position)
             done = int(state.step)
@@ -236,7 +231,7 @@ def describe_position(experiment: Experiment, loader: BatchLoader) -> Position:
     """What a checkpoint says of the run beside its arrays. The place in the data is the step, in this order."""
     return {
         "experiment": json.loads(experiment.to_json()),
-        "start": digest_start(experiment.start),
+        "start": digest_checkpoint(experiment.start) if experiment.start else None,
         "sources": [[str(source.path), source.records.digest] for source in loader.sources],
         "order": loader.plan.fingerprint,
     }

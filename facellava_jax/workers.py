@@ -18,6 +18,7 @@ from typing import TypeVar
 from .errors import FaceLlavaError
 
 QUEUED = 4  # jobs under way for each worker
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -36,6 +37,24 @@ def count_workers(asked: int | None) -> int:
 
 
 @contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes that start in the block do matrix products on one core: there are as many of them as there is work for.
+
+    NumPy's libraries read it from the environment when they are loaded, which is before a worker runs any of our code.
+    """
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Iterator[Result]]:
     """The results of the jobs, in order. Workers that still run when the block fails are ended, and clean up before.
 
@@ -49,7 +68,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: in
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, follow_parent)
     try:
-        yield _collect(pool, function, jobs, QUEUED * workers)
+        with one_thread_each():
+            yield _collect(pool, function, jobs, QUEUED * workers)
     except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in multiprocessing.active_children():

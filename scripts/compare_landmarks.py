@@ -2,8 +2,8 @@
 
 python scripts/compare_landmarks.py OUT [--steps N] [--seeds 0 1]
 
-Each run is configs/nano.py with its own seeds for parameters and order, and fewer steps; all see the same rendered
-faces. The same command again goes on where it stopped.
+Both sides go through scripts/pretrain_nano.py and configs/nano.py, shortened, with the same seeds for parameters and
+order; all see the same rendered faces. The same command again goes on where it stopped.
 """
 
 import runpy
@@ -14,17 +14,24 @@ from pathlib import Path
 
 import tyro
 
-from facellava_jax.experiment import Experiment, Source
+from facellava_jax.experiment import DECODER, PROJECTOR, Experiment, Source
+from facellava_jax.synthetic import RECORDS
 from facellava_jax.train import train
 
-CONFIG = Path(__file__).parent.parent / "configs" / "nano.py"
+ROOT = Path(__file__).parent.parent
+PROGRAM = Path(sys.executable).with_name("facellava")
 
 
 @dataclass(frozen=True)
 class Arguments:
     out: tyro.conf.Positional[Path]
     """The folder for data, runs and results."""
-    steps: int = 1500
+    train_samples: int = 20_000
+    """Rendered records to learn from."""
+    epochs: tuple[int, int] = (5, 2)
+    """Of pretraining."""
+    steps: int = 600
+    """Of training."""
     seeds: tuple[int, ...] = (0, 1)
     samples: int = 1000
     """Held-out faces, a fifth for each task."""
@@ -32,31 +39,38 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     out = arguments.out
-    nano: Experiment = runpy.run_path(str(CONFIG))["config"]
-    assert nano.model and nano.data.rendering
-    models = {"with": nano.model, "without": replace(nano.model, model=replace(nano.model.model, landmarks=None))}
-    sources = (Source(path=out / "train" / "data.json"),)
-    rendered = {"train": nano.data.rendering.samples, "test": arguments.samples}
-    for split, samples in rendered.items():
-        if not (out / split).exists():
-            words = ("--samples", samples, "--seed", nano.data.rendering.seed, "--split", split)
-            run("data", "render", "--out", out / split, *words)
+    for split, samples in {"train": arguments.train_samples, "test": arguments.samples}.items():
+        if not (out / split / RECORDS).exists():
+            run(PROGRAM, "data", "render", "--out", out / split, "--samples", samples, "--split", split)
     results = []
     for seed in arguments.seeds:
-        for side, model in models.items():
-            data = replace(nano.data, rendering=None, sources=sources, seed=seed)
-            experiment = replace(nano, model=model, data=data, steps=arguments.steps, seed=seed)
-            name = f"{side}-{seed}"
-            train(experiment, out / f"run-{name}")
-            results.append(out / f"results-{name}")
-            words = ("--data", out / "test", "--out", results[-1], "--model", out / f"run-{name}" / "model")
-            run("eval", "faceinstruct", *words, "--batch-size", 32)
-    run("report", *results)
+        for side in ("with", "without"):
+            folder = out / f"{side}-{seed}"
+            pretrain(folder, side, seed, arguments)
+            train(shorten(folder, side, seed, arguments), folder / "run")
+            results.append(folder / "results")
+            words = ("--data", out / "test", "--out", results[-1], "--model", folder / "run" / "model")
+            run(PROGRAM, "eval", "faceinstruct", *words, "--batch-size", 32)
+    run(PROGRAM, "report", *results)
+
+
+def pretrain(folder: Path, side: str, seed: int, arguments: Arguments) -> None:
+    script = ROOT / "scripts" / "pretrain_nano.py"
+    faces = arguments.out / "train"
+    words = ("--faces", faces, "--epochs", *arguments.epochs, "--seed", seed)
+    run(sys.executable, script, folder, *words, "--landmarks" if side == "with" else "--no-landmarks")
+
+
+def shorten(folder: Path, side: str, seed: int, arguments: Arguments) -> Experiment:
+    """configs/nano.py, shorter, from a start of its own."""
+    nano: Experiment = runpy.run_path(str(ROOT / "configs" / "nano.py"))["config"]
+    data = replace(nano.data, sources=(Source(path=arguments.out / "train" / RECORDS),), seed=seed)
+    trainable = nano.trainable if side == "with" else (*PROJECTOR, *DECODER)
+    return replace(nano, start=folder / "start", data=data, trainable=trainable, steps=arguments.steps, seed=seed)
 
 
 def run(*words: object) -> None:
-    program = Path(sys.executable).with_name("facellava")
-    subprocess.run([program, *map(str, words)], check=True)
+    subprocess.run([str(word) for word in words], check=True)
 
 
 if __name__ == "__main__":

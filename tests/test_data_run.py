@@ -429,18 +429,6 @@ def test_hosts_read_their_own_rows(whole: Path, load: Callable[..., BatchLoader]
         load(whole, hosts=3)
 
 
-def test_landmarks_of_the_first_faces(whole: Path, damaged: Path, load: Callable[..., BatchLoader]) -> None:
-    loader = load(whole)
-    faces = loader.read_landmarks(10**6)
-    steps = [loader.plan.batch(step)[2].tolist() for step in range(loader.plan.steps)]
-    shown = [number for step in steps for number in step if number != EMPTY]
-    media = [medium for number in shown for medium in loader.read(number).media if medium.landmarks is not None]
-    np.testing.assert_array_equal(faces, np.concatenate([medium.landmarks for medium in media]))
-    for few in (load(whole), load(whole, host=1, hosts=2)):
-        np.testing.assert_array_equal(few.read_landmarks(5), faces[:5])
-    assert 0 < len(load(damaged).read_landmarks(10**6)) < len(faces)
-
-
 def test_long_samples_are_cut(whole: Path, load: Callable[..., BatchLoader]) -> None:
     config = dataclasses.replace(tiny(), text=dataclasses.replace(tiny().text, max_length=150))
     loader = load(whole, config=config)

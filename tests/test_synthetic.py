@@ -20,7 +20,16 @@ from facellava_jax.faces import FaceFinder
 from facellava_jax.folders import FolderError
 from facellava_jax.media import load_image, load_landmarks, load_video
 from facellava_jax.request import QUESTIONS
-from facellava_jax.synthetic import Film, Sample, SyntheticError, dataset, render_dataset, render_sample, sample
+from facellava_jax.synthetic import (
+    Film,
+    Sample,
+    SyntheticError,
+    dataset,
+    label_sample,
+    render_dataset,
+    render_sample,
+    sample,
+)
 from facellava_jax.synthetic.actions import EXCLUDED, EXPRESSIONS, NAMES, NEEDS, move_landmarks
 from facellava_jax.synthetic.film import film_person
 from facellava_jax.synthetic.forgery import FAULTS, Flaw, draw_forgery, swap_face
@@ -238,6 +247,20 @@ def test_the_test_split_asks_one_question_about_each_task_in_turn() -> None:
 
 
 @pytest.mark.usefixtures("unfilmed")
+def test_labels_are_known_without_rendering() -> None:
+    for split in ("train", "test"):
+        for number in range(20):
+            made, labels = render_sample(2, split, number), label_sample(2, split, number)
+            assert len(labels) == len(made.media)
+            if made.task and len(labels) == 1:
+                assert labels[0][made.task] == made.labels
+            for each in labels:
+                assert "action-units" in each and ("deepfake" in each) == (made.task == "deepfake")
+                assert ("age" in each) == ("attributes" in each) == (each.get("deepfake") != "fake")
+    everything = [label_sample(0, "train", number) for number in range(100)]
+    assert {task for labels in everything for each in labels for task in each} == set(TASKS)
+
+
 def test_action_units_that_do_not_go_together_are_not_drawn_together() -> None:
     for _, label, _ in say("action-units"):
         if label not in [sorted(units) for units in EXPRESSIONS.values()]:

@@ -429,7 +429,12 @@ def test_what_changes_a_run_is_refused(
     data = tmp_path / "data.json"
     data.write_text(pictures.read_text())
     sources = (Source(path=data, image_root=pictures.parent),)
-    experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, sources=sources))
+    start = tmp_path / "start"
+    assert experiment.start
+    shutil.copytree(experiment.start, start)
+    experiment = dataclasses.replace(
+        experiment, start=start, data=dataclasses.replace(experiment.data, sources=sources)
+    )
     run = tmp_path / "run"
     stop_at(monkeypatch, 3, terminate)
     with pytest.raises(KeyboardInterrupt):
@@ -439,6 +444,11 @@ def test_what_changes_a_run_is_refused(
         train(faster, run)
     data.write_text(pictures.read_text().replace("happy", "merry"))
     with pytest.raises(RunError, match=r"data.json has changed since the run began: restore it"):
+        train(experiment, run)
+    data.write_text(pictures.read_text())
+    with (start / "manifest.json").open("a") as manifest:
+        manifest.write("\n")
+    with pytest.raises(RunError, match=r"start has changed since the run began: restore it"):
         train(experiment, run)
     with pytest.raises(ConfigError, match=r"steps 60: data.epochs 2 of the data are 6 steps"):
         train(dataclasses.replace(experiment, steps=60), tmp_path / "long")

@@ -1,15 +1,14 @@
 """Steps to batches: each step's records read, with the damaged ones left empty and reported."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32
 
 from ..axes import Batch
-from ..config import LANDMARK_POINTS, Config, MediaConfig
+from ..config import Config, MediaConfig
 from ..errors import FaceLlavaError
 from ..experiment import DataConfig, Source
 from ..pixels import preprocess_image, preprocess_video
@@ -120,19 +119,6 @@ class BatchLoader:
         example, order = encode_record(record, tokenizer, template, num_frames, most)
         visuals = [self._prepare(medium) for medium in frames]
         return Sample(example.ids, [visuals[at] for at in order], example.labels)
-
-    def read_landmarks(self, count: int) -> Float32[np.ndarray, "n K 2"]:
-        """Those of so many faces that the run shows first, or of all where there are fewer; the same on every host."""
-        faces = [np.zeros((0, LANDMARK_POINTS, 2), np.float32)]
-        for step in range(self.plan.steps):
-            for number in self.plan.batch(step)[2].tolist():
-                with contextlib.suppress(FaceLlavaError, OSError):  # of a damaged record, which its step reports
-                    if number != EMPTY:
-                        media = self.read(number).media
-                        faces += [medium.landmarks for medium in media if medium.landmarks is not None]
-            if sum(map(len, faces)) >= count:
-                break
-        return np.concatenate(faces)[:count]
 
     def _prepare(self, frames: Frames) -> Visual:
         model = self.config.model

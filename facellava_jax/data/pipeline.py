@@ -4,16 +4,14 @@ The position of a run in its data is the number of its next step, and nothing el
 """
 
 import contextlib
-import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ..extras import require
-from ..workers import WorkerError, follow_parent
+from ..workers import WorkerError, follow_parent, one_thread_each
 from .loader import BatchLoader, LoadedBatch
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 AHEAD = 2  # batches that the thread reads before they are asked for
 # Those that each worker does. It holds two more: one in its hands, and one on its way, all in shared memory.
 WORKER_AHEAD = 1
@@ -28,7 +26,7 @@ def iterate_batches(loader: BatchLoader, *, start: int = 0, workers: int = 0) ->
         return
     with contextlib.closing(_start(loader, start, workers)) as batches:
         try:
-            with _one_thread_each():
+            with one_thread_each():
                 ahead = [next(batches)]
             yield ahead.pop()
             yield from batches
@@ -38,24 +36,6 @@ def iterate_batches(loader: BatchLoader, *, start: int = 0, workers: int = 0) ->
             raise WorkerError(
                 "a worker that reads was killed, for memory perhaps: run this again with fewer data.workers, it goes on"
             ) from None
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that start in the block do matrix products on one core: there are as many of them as there is work for.
-
-    NumPy's libraries read it from the environment when they are loaded, which is before a worker runs any of our code.
-    """
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _start(loader: BatchLoader, start: int, workers: int) -> Any:

@@ -6,7 +6,7 @@ from .metrics import MetricsLog, read_metrics
 from .report import StepReport, TakenStep
 from .result import FOLDER as RESULT
 from .result import write_result
-from .start import digest_start, load_tokenizer, make_params, resolve_experiment
+from .start import draw_params, load_tokenizer, make_params, resolve_experiment
 
 __all__ = [
     "RESULT",
@@ -16,7 +16,7 @@ __all__ = [
     "StepReport",
     "TakenStep",
     "claim_folder",
-    "digest_start",
+    "draw_params",
     "load_tokenizer",
     "make_params",
     "read_metrics",

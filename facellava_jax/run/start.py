@@ -1,37 +1,23 @@
 """What a run starts from: a checkpoint, parameters drawn from a seed, or both."""
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Float32
 
 from ..checkpoint import load_params, read_config
-from ..config import LANDMARK_POINTS, REGIONS, Config, ModelConfig
+from ..config import Config, ModelConfig
 from ..experiment import Experiment
 from ..lora import ADAPTERS
 from ..models.facellava import FaceLlava, abstract_params
 from ..sharding import tree_shardings
 from ..text import Tokenizer
 from .folder import RunError
-
-# The layers that read landmarks, and which points: those of a region, or all of them.
-FIRST_LAYERS = {
-    f"{module}/{layer}": points
-    for module in ("landmarks_projector", "global_landmarks_projector")
-    for layer, points in (
-        *((f"region_layers/{name}", slice(*ends)) for name, ends in REGIONS.items()),
-        ("linears/0", slice(0, LANDMARK_POINTS)),
-    )
-}
 
 
 def resolve_experiment(experiment: Experiment) -> Experiment:
@@ -97,12 +83,10 @@ def make_params(
     model: ModelConfig,
     mesh: Mesh,
     say: Callable[[str], None],
-    faces: Float32[np.ndarray, "n K 2"] | None = None,
 ) -> dict[str, jax.Array]:
     """The parameters of the first step, divided over the mesh: those of `start`, and drawn ones where it lacks some.
 
-    Drawn landmark projectors are fitted to `faces`, landmarks of the data, where they are given. Raises RunError where
-    `start` does not fit the model, and CheckpointError where it is damaged.
+    Raises RunError where `start` does not fit the model, and CheckpointError where it is damaged.
     """
     start = experiment.start
     missing = find_missing(start, model)
@@ -112,8 +96,7 @@ def make_params(
         new = sorted({path.rpartition("/")[0] for path in missing if not is_adapter(path)})
         if new:
             say(f"{start} lacks {', '.join(new)}: drawn with seed {experiment.seed}")
-    drawn = draw_params(model, missing, experiment.seed, mesh)
-    return params | (drawn if faces is None else fit_projectors(drawn, faces))
+    return params | draw_params(model, missing, experiment.seed, mesh)
 
 
 def draw_params(model: ModelConfig, paths: Collection[str], seed: int, mesh: Mesh) -> dict[str, jax.Array]:
@@ -129,29 +112,6 @@ def draw_params(model: ModelConfig, paths: Collection[str], seed: int, mesh: Mes
     return jax.jit(draw, out_shardings=tree_shardings(jax.eval_shape(draw), mesh))()
 
 
-def fit_projectors(params: Mapping[str, jax.Array], faces: Float32[np.ndarray, "n K 2"]) -> dict[str, jax.Array]:
-    """The parameters, with FRLP's first layers such that the mean of `faces` gives 0 and their spread counts as 1.
-
-    As drawn they see numbers from 0 to 1 that hardly differ from face to face (LeCun et al., Efficient BackProp, 1998,
-    section 4.3, on inputs that are not centred). Raises RunError for no faces, or the same one all over.
-    """
-    if not len(faces) or (faces == faces[0]).all():
-        raise RunError("fit_landmarks: the data's first records have no landmarks that differ: set it to False")
-    mean = faces.mean(axis=0)
-    spread = float((faces - mean).std())
-    fitted = dict(params)
-    for path, points in FIRST_LAYERS.items():
-        if f"{path}/kernel" in params:
-            kernel = params[f"{path}/kernel"] / spread
-            fitted |= {f"{path}/kernel": kernel, f"{path}/bias": -(jnp.asarray(mean[points].reshape(-1)) @ kernel)}
-    return fitted
-
-
 def is_adapter(path: str) -> bool:
     """Whether a parameter is part of LoRA."""
     return any(fnmatchcase(path, pattern) for pattern in ADAPTERS)
-
-
-def digest_start(start: Path | None) -> str | None:
-    """What tells a checkpoint folder from another one in its place."""
-    return None if start is None else hashlib.sha256((start / "manifest.json").read_bytes()).hexdigest()

@@ -7,7 +7,7 @@ the split and its number alone.
 from .dataset import RECORDS, describe, render_dataset
 from .film import Film
 from .person import Split
-from .sample import Labels, Medium, Sample, SyntheticError, render_sample
+from .sample import Labels, Medium, Sample, SyntheticError, label_sample, render_sample
 
 __all__ = [
     "RECORDS",
@@ -18,6 +18,7 @@ __all__ = [
     "Split",
     "SyntheticError",
     "describe",
+    "label_sample",
     "render_dataset",
     "render_sample",
 ]

@@ -98,24 +98,65 @@ class Case(NamedTuple):
         return (self.person.number, *([self.forgery.actor.person.number] if self.forgery else []))
 
 
+class Draft(NamedTuple):
+    """What a sample is to show, medium by medium, and to ask first; no task and no media for talk about no face."""
+
+    form: Form
+    task: Task | None
+    kinds: list[Kind]
+    cases: list[Case]
+
+
 def render_sample(seed: int, split: Split, number: int, task: Task | None = None, *, frames: int = FRAMES) -> Sample:
     """The sample of this number, the same wherever and whenever it is rendered; clips have so many frames.
 
     Without a `task` samples take turns in all five. Nobody is in both splits. Raises SyntheticError.
     """
     check_request(seed, split, number + 1, frames)
-    rng = np.random.default_rng((seed, SPLITS.index(split), number))
-    form: Form = "plain" if split == "test" else list(FORMS)[rng.choice(len(FORMS), p=list(FORMS.values()))]
-    if form == "text" and task is None:
+    rng = _make_rng(seed, split, number)
+    draft = _draw_draft(split, number, task, rng)
+    if draft.task is None:
         question, answer = wording.talk_of_units(rng)
         return Sample(media=(), landmarks=False, conversation=(question, answer), task=None, labels=None, people=())
+    return _compose(draft.task, draft, split, frames, rng)
+
+
+def label_sample(seed: int, split: Split, number: int) -> tuple[dict[Task, Labels], ...]:
+    """What is true of the face in each medium of a sample, by task, whether it is asked or not; nothing is rendered.
+
+    Whether a face is forged is part of it where that is asked: elsewhere what a forgery never has would tell. Of a
+    forgery neither age nor attributes are, which may be of either person. Raises SyntheticError.
+    """
+    check_request(seed, split, number + 1, FRAMES)
+    draft = _draw_draft(split, number, None, _make_rng(seed, split, number))
+    return tuple(
+        {task: _label(task, case) for task in TASKS if _is_known(task, case, draft.task)} for case in draft.cases
+    )
+
+
+def _is_known(task: Task, case: Case, asked: Task | None) -> bool:
+    if task == "deepfake":
+        return asked == "deepfake"
+    if task == "emotion":
+        return case.emotion is not None
+    return task == "action-units" or not case.forgery
+
+
+def _make_rng(seed: int, split: Split, number: int) -> np.random.Generator:
+    return np.random.default_rng((seed, SPLITS.index(split), number))
+
+
+def _draw_draft(split: Split, number: int, task: Task | None, rng: np.random.Generator) -> Draft:
+    form: Form = "plain" if split == "test" else list(FORMS)[rng.choice(len(FORMS), p=list(FORMS.values()))]
+    if form == "text" and task is None:
+        return Draft(form, None, [], [])
     task = TASKS[number % len(TASKS)] if task is None else task
     kinds: list[Kind] = [TEST_KIND[task] if split == "test" else "video" if rng.random() < CLIPS[task] else "image"]
     if form == "two images":
         kinds = ["image", "image"]
     elif form == "image and video":
         kinds = ["video", "image"]
-    return _compose(task, form, kinds, split, frames, rng)
+    return Draft(form, task, kinds, [_draw_case(task, kind, split, rng) for kind in kinds])
 
 
 def check_request(seed: int, split: str, samples: int, frames: int) -> None:
@@ -127,13 +168,13 @@ def check_request(seed: int, split: str, samples: int, frames: int) -> None:
             raise SyntheticError(f"{name} {value}: use at least {least}")
 
 
-def _compose(task: Task, form: Form, kinds: list[Kind], split: Split, frames: int, rng: np.random.Generator) -> Sample:
+def _compose(task: Task, draft: Draft, split: Split, frames: int, rng: np.random.Generator) -> Sample:
+    form, _, kinds, cases = draft
     varied = split == "train"
-    cases = [_draw_case(task, kind, split, rng) for kind in kinds]
     asked = int(rng.integers(len(kinds)))
     case, kind = cases[asked], kinds[asked]
     which = ("first ", "second ")[asked] if form == "two images" else ""
-    answer, labels = _answer(task, case, rng)
+    answer = _answer(task, case, rng)
     turns = [wording.ask(task, kind, which, rng, varied), answer]
     tasks = [task]
     # One round about forgeries: another would be about whom the inner or the outer face belongs to.
@@ -141,7 +182,7 @@ def _compose(task: Task, form: Form, kinds: list[Kind], split: Split, frames: in
         others: list[Task] = [other for other in ("age", "attributes", "action-units") if other != task]
         tasks += [others[at] for at in rng.permutation(len(others))[: rng.integers(1, 3)]]
         for other in tasks[1:]:
-            turns += [wording.ask(other, kind, which, rng, varied), _answer(other, case, rng)[0]]
+            turns += [wording.ask(other, kind, which, rng, varied), _answer(other, case, rng)]
     marks = "\n".join(f"<{each}>" for each in kinds)
     last = varied and rng.random() < MEDIA_LAST
     turns[0] = f"{turns[0]}\n{marks}" if last else f"{marks}\n{turns[0]}"
@@ -158,7 +199,7 @@ def _compose(task: Task, form: Form, kinds: list[Kind], split: Split, frames: in
         landmarks=not (varied and rng.random() < WITHOUT_LANDMARKS),
         conversation=tuple(turns),
         task=task,
-        labels=labels,
+        labels=_label(task, case),
         people=tuple(number for one in cases for number in one.people),
     )
 
@@ -202,19 +243,29 @@ def _draw_units(rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(sorted(units))
 
 
-def _answer(task: Task, case: Case, rng: np.random.Generator) -> tuple[str, Labels]:
-    """What is said of a case, and the truth of it."""
+def _answer(task: Task, case: Case, rng: np.random.Generator) -> str:
     if task == "emotion" and case.emotion:
-        return wording.answer_emotion(case.emotion, case.units, rng), case.emotion
+        return wording.answer_emotion(case.emotion, case.units, rng)
     if task == "age":
-        return wording.answer_age(case.person, rng), float(case.person.age)
+        return wording.answer_age(case.person, rng)
     if task == "attributes":
-        labels = label_attributes(case.person, case.units)
-        return wording.answer_attributes(labels, rng), labels
+        return wording.answer_attributes(label_attributes(case.person, case.units), rng)
     if task == "action-units":
-        return wording.answer_units(case.units, rng), sorted(case.units)
-    faults = case.forgery.flaw.faults if case.forgery else ()
-    return wording.answer_deepfake(faults, rng), "fake" if faults else "real"
+        return wording.answer_units(case.units, rng)
+    return wording.answer_deepfake(case.forgery.flaw.faults if case.forgery else (), rng)
+
+
+def _label(task: Task, case: Case) -> Labels:
+    """The truth that `_answer` tells."""
+    if task == "emotion" and case.emotion:
+        return case.emotion
+    if task == "age":
+        return float(case.person.age)
+    if task == "attributes":
+        return label_attributes(case.person, case.units)
+    if task == "action-units":
+        return sorted(case.units)
+    return "fake" if case.forgery else "real"
 
 
 def label_attributes(person: Person, units: Mapping[int, float]) -> dict[str, bool]:

@@ -1,0 +1,320 @@
+"""Teach nano to see before it learns to speak: what is in front of its decoder, from the labels of rendered faces.
+
+python scripts/pretrain_nano.py OUT
+
+Face-LLaVA starts from towers that have learnt from many pictures; this is in their place. Linear heads read every label
+of a face from what the decoder will be shown of it, first in pictures, then in clips too, and are thrown away. The
+faces are rendered to OUT/faces; OUT/start is the checkpoint that configs/nano.py starts from. The same command again
+goes on after the last whole epoch.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from jaxtyping import Array, Float, Float16, Float32
+from tqdm import tqdm
+
+from facellava_jax.axes import Media
+from facellava_jax.checkpoint import disk_paths, write_checkpoint
+from facellava_jax.config import LANDMARK_POINTS, NANO, REGIONS, Config, ModelConfig, nano
+from facellava_jax.data.reading import load_medium
+from facellava_jax.data.records import Record, RecordList
+from facellava_jax.experiment import MeshConfig, OptimConfig
+from facellava_jax.faces.landmarks import MIRRORED_POINTS
+from facellava_jax.media import Kind
+from facellava_jax.models.facellava import abstract_params, build_model
+from facellava_jax.optim import Optimizer, make_optimizer
+from facellava_jax.pixels import preprocess_image, preprocess_video
+from facellava_jax.program import say
+from facellava_jax.request import Task
+from facellava_jax.run import draw_params
+from facellava_jax.sharding import make_mesh
+from facellava_jax.synthetic import RECORDS, label_sample, render_dataset
+from facellava_jax.synthetic.actions import NAMES, Emotion
+from facellava_jax.synthetic.wording import ATTRIBUTES
+from facellava_jax.workers import count_workers, run_jobs
+
+UNITS = {unit: f"AU{unit}" for unit in NAMES}
+EMOTIONS = get_args(Emotion)
+# What is read from a face, as numbers: 1 and 0 for yes and no, and last of all its age, in units of 20 years from 40.
+FACTS = (*UNITS.values(), *ATTRIBUTES, *EMOTIONS, "fake", "age")
+BINARY = len(FACTS) - 1
+# One fact says whether a face is forged, and dozens what it looks like.
+WEIGHTS = np.array([4.0 if name == "fake" else 1.0 for name in FACTS[:-1]], np.float32)
+AGE_WEIGHT = 0.2  # of 20 years, beside a mean bit
+
+RENDERED = 0  # the seed of the faces
+BATCH = 64
+OPTIM = OptimConfig(learning_rate=1e-3, b2=0.98, weight_decay=0.05, warmup_ratio=0.05)
+STAGES: tuple[tuple[tuple[Kind, ...], OptimConfig], ...] = (
+    (("image",), OPTIM),
+    (("video", "image"), dataclasses.replace(OPTIM, learning_rate=7e-4)),
+)
+SHIFT = 4  # pixels that a frame is moved by at most
+HIDDEN = 0.3  # the share of faces whose landmarks are hidden, so that the towers learn what landmarks tell as well
+
+FITTED_FACES = 512  # that the landmark projectors are fitted to
+# The layers that read landmarks, and which points: those of a region, or all of them.
+FIRST_LAYERS = {
+    "global_landmarks_projector/linears/0": slice(0, LANDMARK_POINTS),
+    **{f"landmarks_projector/region_layers/{name}": slice(*ends) for name, ends in REGIONS.items()},
+}
+
+Params = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    out: tyro.conf.Positional[Path]
+    """The folder for the faces, the state of the training and its result."""
+    faces: Path | None = None
+    """A folder of rendered faces, by default OUT/faces; rendered where it does not exist."""
+    samples: int = 20_000
+    """Records to render."""
+    epochs: tuple[int, int] = (24, 10)
+    """Over the pictures, and over the clips with as many pictures."""
+    landmarks: bool = True
+    """Without, the model has no landmark branch."""
+    seed: int = 0
+    """Of the parameters and the order."""
+
+
+class Faces(NamedTuple):
+    """Pictures or clips, their landmarks (0 where they have none), and their facts (NaN where not known)."""
+
+    pixels: Float16[np.ndarray, "n T Y X 3"]
+    landmarks: Float32[np.ndarray, "n T K 2"]
+    facts: Float32[np.ndarray, "n facts"]
+
+
+def main(arguments: Arguments) -> None:
+    start = arguments.out / "start"
+    if start.exists():
+        say(f"{start} is there already")
+        return
+    config = nano()
+    if not arguments.landmarks:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, landmarks=None))
+    folder = arguments.faces or arguments.out / "faces"
+    if not (folder / RECORDS).exists():
+        rendering = render_dataset(folder, arguments.samples, RENDERED, "train")
+        for _ in tqdm(rendering, "faces", arguments.samples, disable=None):
+            pass
+    faces = read_faces(folder, config)
+    params = pretrain(config.model, faces, arguments)
+    write_start(start, config, params)
+    say(f"{start}: what configs/nano.py starts from")
+
+
+def read_faces(folder: Path, config: Config) -> dict[Kind, Faces]:
+    """Everything that is rendered, as the towers see it: some 3 GB."""
+    records = RecordList(folder / RECORDS)
+    jobs = ((number, records.read(number)) for number in range(len(records)))
+    read: dict[Kind, list[tuple[np.ndarray, ...]]] = {"image": [], "video": []}
+    with run_jobs(partial(read_record, config), jobs, count_workers(None)) as results:
+        for media in tqdm(results, "reading", len(records), disable=None):
+            for kind, *face in media:
+                read[kind].append(tuple(face))
+    return {kind: Faces(*map(np.stack, zip(*each, strict=True))) for kind, each in read.items()}
+
+
+def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]]:
+    """Kind, pixels, landmarks and facts of each medium of a record."""
+    number, record = job
+    model = config.model
+    assert model.image_tower and model.video_tower
+    faces = []
+    for file, labels in zip(record.media, label_sample(RENDERED, "train", number), strict=True):
+        _, frames, landmarks = load_medium(file, model.video_tower.num_frames)
+        if file.kind == "image":
+            pixels = preprocess_image(frames[0], model.image_tower.image_size, config.media)[None]
+        else:
+            pixels = preprocess_video(frames, model.video_tower.image_size, config.media)
+        if landmarks is None:
+            landmarks = np.zeros((len(frames), LANDMARK_POINTS, 2), np.float32)
+        faces.append((file.kind, pixels.astype(np.float16), landmarks, encode(labels)))
+    return faces
+
+
+def encode(labels: Mapping[Task, Any]) -> Float32[np.ndarray, " facts"]:
+    """What is known of a face, in the order of FACTS."""
+    known: dict[str, Any] = {name: unit in labels["action-units"] for unit, name in UNITS.items()}
+    known |= labels.get("attributes", {})
+    if "emotion" in labels:
+        known |= {emotion: emotion == labels["emotion"] for emotion in EMOTIONS}
+    if "deepfake" in labels:
+        known["fake"] = labels["deepfake"] == "fake"
+    if "age" in labels:
+        known["age"] = labels["age"] / 20 - 2
+    return np.array([known.get(name, np.nan) for name in FACTS], np.float32)
+
+
+def pretrain(config: ModelConfig, faces: Mapping[Kind, Faces], arguments: Arguments) -> Params:
+    """The parameters of the whole model after both stages; its decoder's are as drawn.
+
+    After each epoch all that going on needs is written to OUT/state.npz.
+    """
+    params = draw_params(config, abstract_params(config), arguments.seed, make_mesh(MeshConfig(), jax.devices()[:1]))
+    decoder = {path: params.pop(path) for path in list(params) if path.startswith("decoder/")}
+    if config.landmarks:
+        params = fit_projectors(params, faces["image"].landmarks)
+    parts = 2 if config.landmarks else 1
+    params["head/kernel"] = jnp.zeros((parts * config.decoder.hidden_size, len(FACTS)))
+    params["head/bias"] = jnp.zeros(len(FACTS))
+
+    file = arguments.out / "state.npz"
+    done, leaves = load_state(file, arguments)
+    first = 0
+    for stage, (kinds, optim) in enumerate(STAGES):
+        end = first + arguments.epochs[stage]
+        steps = len(faces[kinds[0]].facts) // BATCH
+        optimizer = make_optimizer(optim, steps * arguments.epochs[stage])
+        if "video" in kinds:
+            params = inflate_tower(params)
+        state = (params, optimizer.init(params))
+        if first < done <= end:
+            state = jax.tree.unflatten(jax.tree.structure(state), map(jnp.asarray, leaves))
+        for epoch in range(max(first, done), end):
+            rng = np.random.default_rng((arguments.seed, epoch))
+            order = {kind: np.resize(rng.permutation(len(faces[kind].facts)), (steps, BATCH)) for kind in kinds}
+            losses = []
+            for step in tqdm(range(steps), f"epoch {epoch + 1}/{sum(arguments.epochs)}", disable=None):
+                for kind in kinds:
+                    batch = vary(rng, Faces(*(array[order[kind][step]] for array in faces[kind])))
+                    *state, loss = take_step(*state, decoder, batch, config, kind, optimizer)
+                    losses.append(loss)
+            save_state(file, arguments, epoch + 1, state)
+            say(f"epoch {epoch + 1} of {sum(arguments.epochs)}, {' and '.join(kinds)}: loss {np.mean(losses):.3f}")
+        params = state[0]
+        first = end
+    return {path: array for path, array in params.items() if not path.startswith("head/")} | decoder
+
+
+def fit_projectors(params: Params, landmarks: Float32[np.ndarray, "n T K 2"]) -> Params:
+    """FRLP's first layers such that the mean face gives 0 and faces differ by 1.
+
+    As drawn they see numbers from 0 to 1 that hardly differ from face to face (LeCun et al., Efficient BackProp, 1998,
+    section 4.3, on inputs that are not centred).
+    """
+    faces = landmarks[landmarks.any(axis=(1, 2, 3))][:FITTED_FACES, 0]
+    mean = faces.mean(axis=0)
+    spread = (faces - mean).std()
+    fitted = dict(params)
+    for path, points in FIRST_LAYERS.items():
+        kernel = params[f"{path}/kernel"] / spread
+        fitted |= {f"{path}/kernel": kernel, f"{path}/bias": -(mean[points].reshape(-1) @ kernel)}
+    return fitted
+
+
+def inflate_tower(params: Params) -> Params:
+    """The video tower starts as the image tower, with temporal attention beside it (as LanguageBind's does)."""
+    images = {path.replace("image_tower/", "video_tower/"): params[path] for path in params}
+    return params | {path: images[path] for path in params if path.startswith("video_tower/") and path in images}
+
+
+def vary(rng: np.random.Generator, faces: Faces) -> Faces:
+    """Faces mirrored, moved, and without their landmarks, by chance."""
+    pixels, landmarks, facts = (array.copy() for array in faces)
+    size = pixels.shape[2]
+    mirrored = rng.random(len(pixels)) < 0.5
+    pixels[mirrored] = pixels[mirrored, :, :, ::-1]
+    landmarks[mirrored] = landmarks[mirrored][:, :, MIRRORED_POINTS] * [-1, 1] + [1, 0]
+    known = faces.landmarks.any(axis=(1, 2, 3)) & (rng.random(len(pixels)) >= HIDDEN)
+    offsets = rng.integers(-SHIFT, SHIFT + 1, (len(pixels), 2))
+    padded = np.pad(pixels, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
+    for at, (x, y) in enumerate(offsets):
+        pixels[at] = padded[at, :, SHIFT - y :, SHIFT - x :][:, :size, :size]
+    landmarks += offsets[:, None, None] / size
+    landmarks[~known] = 0
+    return Faces(pixels, landmarks, facts)
+
+
+@partial(jax.jit, static_argnames=("config", "kind", "optimizer"))
+def take_step(
+    params: Params, opt_state: Any, decoder: Params, faces: Faces, config: ModelConfig, kind: Kind, optimizer: Optimizer
+) -> tuple[Params, Any, Float[Array, ""]]:
+    """Parameters and optimizer state after a batch, and its loss."""
+
+    def lose(params: Params) -> Float[Array, ""]:
+        return measure_loss(read_facts(params, decoder, faces, config, kind), jnp.asarray(faces.facts))
+
+    loss, grads = jax.value_and_grad(lose)(params)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return {path: params[path] + updates[path] for path in params}, opt_state, loss
+
+
+def measure_loss(guesses: Float[Array, "B facts"], facts: Float[Array, "B facts"]) -> Float[Array, ""]:
+    """The mean cross-entropy of what is yes or no, and the mean error of the ages, where they are known."""
+    known = ~jnp.isnan(facts)
+    truth = jnp.where(known, facts, 0)
+    entropy = optax.sigmoid_binary_cross_entropy(guesses[:, :BINARY], truth[:, :BINARY])
+    bits = jnp.sum(WEIGHTS * entropy, where=known[:, :BINARY]) / jnp.sum(known[:, :BINARY])
+    years = jnp.abs(guesses[:, BINARY] - truth[:, BINARY])
+    return bits + AGE_WEIGHT * jnp.mean(jnp.where(known[:, BINARY], years, 0))
+
+
+def read_facts(
+    params: Params, decoder: Params, faces: Faces, config: ModelConfig, kind: Kind
+) -> Float[Array, "B facts"]:
+    """Logits, and the age, from the mean visual token and the mean landmark token, each normalised."""
+    model = build_model(config, {path: params[path] for path in params if not path.startswith("head/")} | decoder)
+    media = Media(
+        jnp.asarray(faces.pixels, jnp.float32)[:, None],
+        jnp.asarray(faces.landmarks)[:, None],
+        jnp.any(faces.landmarks != 0, axis=(1, 2, 3))[:, None],
+    )
+    tower = model.image_tower if kind == "image" else model.video_tower
+    assert tower
+    tokens_BED = model.encode_media(tower, media)
+    b, frames, *_ = faces.pixels.shape
+    h_BTPD = tokens_BED.reshape(b, frames, -1, config.decoder.hidden_size)
+    parts = [h_BTPD[:, :, :-1], h_BTPD[:, :, -1:]] if config.landmarks else [h_BTPD]
+    seen = [jax.nn.standardize(part.mean(axis=(1, 2))) for part in parts]
+    return jnp.concatenate(seen, axis=1) @ params["head/kernel"] + params["head/bias"]
+
+
+def save_state(file: Path, arguments: Arguments, epochs: int, state: Sequence[Any]) -> None:
+    """Writes what `load_state` reads, whole or not at all."""
+    aside = file.with_suffix(".part.npz")
+    np.savez(aside, *jax.tree.leaves(state), epochs=epochs, request=describe(arguments))
+    aside.replace(file)
+
+
+def load_state(file: Path, arguments: Arguments) -> tuple[int, list[np.ndarray]]:
+    """How many epochs are done, and the arrays of the state after them."""
+    if not file.exists():
+        return 0, []
+    with np.load(file) as saved:
+        if str(saved["request"]) != describe(arguments):
+            sys.exit(f"pretrain_nano: {file} was trained otherwise: choose another folder")
+        return int(saved["epochs"]), [saved[f"arr_{at}"] for at in range(len(saved.files) - 2)]
+
+
+def describe(arguments: Arguments) -> str:
+    return str(dataclasses.replace(arguments, out=Path(), faces=None))
+
+
+def write_start(out: Path, config: Config, params: Params) -> None:
+    """A checkpoint folder in float32, with nano's tokenizer."""
+    arrays: dict[str, np.ndarray] = {}
+    for path, param in params.items():
+        names, array = disk_paths(path, param.shape), np.asarray(param)
+        arrays |= zip(names, array[None] if names == [path] else array, strict=True)
+    tokenizer = sorted((NANO / "tokenizer").iterdir())
+    with write_checkpoint(out, config, dict.fromkeys(arrays, "float32"), tokenizer, {"pretrained": True}) as put:
+        for name, array in arrays.items():
+            put(name, array)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

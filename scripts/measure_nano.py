@@ -15,14 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import tyro
 
 from facellava_jax.config import NANO
 from facellava_jax.faces.encode import ClipWriter
+from facellava_jax.media import load_image
 from facellava_jax.overlay import write_picture
 
 SIDE, FRAMES = 256, 8
+ROWS = (("emotion", "attributes", "deepfake"), ("action-units", "age"))
+WIDTH = 1400  # pixels of the joined picture
 GREY = np.full((SIDE, SIDE, 3), 127, np.uint8)
 
 
@@ -55,6 +59,7 @@ def main(arguments: Arguments) -> None:
         words = ("--model", arguments.model, "--batch-size", arguments.batch_size)
         run("eval", "faceinstruct", "--data", out / name, "--out", results[-1], *words)
     run("report", *results)
+    join_pictures(results[0], out / "report.png")
 
 
 def drop_landmarks(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +86,19 @@ def write_list(whole: Path, folder: Path, records: list[dict[str, Any]]) -> None
             writer.add(GREY, frame / FRAMES)
     (aside / "data.json").write_text(json.dumps(records, indent=1) + "\n")
     aside.rename(folder)
+
+
+def join_pictures(results: Path, file: Path) -> None:
+    """The pictures of a report as one, in rows of equal width."""
+    rows = []
+    for tasks in ROWS:
+        pictures = [load_image(results / f"{task}.png") for task in tasks]
+        height = WIDTH / sum(picture.shape[1] / picture.shape[0] for picture in pictures)
+        sizes = [(round(height * picture.shape[1] / picture.shape[0]), round(height)) for picture in pictures]
+        scaled = [cv2.resize(*each, interpolation=cv2.INTER_AREA) for each in zip(pictures, sizes, strict=True)]
+        row = np.concatenate(scaled, axis=1)
+        rows.append(cv2.copyMakeBorder(row, 0, 0, 0, max(0, WIDTH - row.shape[1]), cv2.BORDER_REPLICATE)[:, :WIDTH])
+    write_picture(file, np.concatenate(rows))
 
 
 def run(*words: object) -> None:

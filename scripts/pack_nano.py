@@ -1,41 +1,59 @@
-"""Make the result of a run the model that ships with the package, its parameters in float16.
+"""Make the result of a run the model that ships with the package, its parameters in float16, and draw the run's loss.
 
-python scripts/pack_nano.py RUN/model
+python scripts/pack_nano.py nano/run
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import tyro
 
 from facellava_jax.checkpoint import cast, layer_shapes, read_array, read_config, read_manifest, write_checkpoint
 from facellava_jax.config import NANO
+from facellava_jax.extras import require
 from facellava_jax.program import write
+from facellava_jax.run import RESULT, read_metrics
+
+CURVE = NANO.parent.parent / "docs" / "nano.png"
+WINDOW = 25  # steps that the curve is averaged over
 
 
 @dataclass(frozen=True)
 class Arguments:
-    result: tyro.conf.Positional[Path]
-    """The checkpoint folder that a run of configs/nano.py has written."""
+    run: tyro.conf.Positional[Path]
+    """The folder of a run of configs/nano.py."""
 
 
 def main(arguments: Arguments) -> None:
-    config, source = read_config(arguments.result), read_manifest(arguments.result)["source"]
-    # Where it was trained is nobody's business.
-    experiment = {**source["experiment"], "tokenizer": str((NANO / "tokenizer").relative_to(NANO.parent.parent))}
+    result = arguments.run / RESULT
+    config, steps = read_config(result), read_manifest(result)["source"]["steps"]
     aside = NANO.with_name("nano.new")
-    tokenizer = [file for file in sorted((arguments.result / "tokenizer").iterdir()) if file.is_file()]
-    source = {"experiment": experiment, "steps": source["steps"]}
+    tokenizer = [file for file in sorted((result / "tokenizer").iterdir()) if file.is_file()]
+    source = {"run": "configs/nano.py", "steps": steps}  # where that was is nobody's business
     paths = layer_shapes(config)
     with write_checkpoint(aside, config, dict.fromkeys(paths, "float16"), tokenizer, source) as put:
         for path in paths:
-            put(path, cast(read_array(arguments.result, path), jnp.dtype("float16"), path))
+            put(path, cast(read_array(result, path), jnp.dtype("float16"), path))
     shutil.rmtree(NANO)
     aside.rename(NANO)
     size = sum(file.stat().st_size for file in NANO.rglob("*") if file.is_file())
-    write(f"{NANO}: {size / 1e6:.1f} MB, {source['steps']} steps\n")
+    draw_curve([row["loss"] for row in read_metrics(arguments.run)])
+    write(f"{NANO}: {size / 1e6:.1f} MB, {steps} steps\n")
+
+
+def draw_curve(losses: Sequence[float]) -> None:
+    figure = require("matplotlib.figure", "eval").Figure(figsize=(6.4, 3.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(losses) + 1), losses, color="#cbd5e0", linewidth=0.5)
+    smooth = np.convolve(losses, np.ones(WINDOW) / WINDOW, mode="valid")
+    axes.plot(np.arange(WINDOW, len(losses) + 1), smooth, color="#2b6cb0", linewidth=1.5)
+    axes.set(xlabel="step", ylabel="loss per token", yscale="log")
+    axes.grid(alpha=0.25, which="both")
+    figure.savefig(CURVE, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from jaxtyping import Array, Float, Float16, Float32
+from jaxtyping import Array, Float, Float16, Float32, UInt8
 from tqdm import tqdm
 
 from facellava_jax.axes import Media
@@ -31,7 +31,7 @@ from facellava_jax.data.reading import load_medium
 from facellava_jax.data.records import Record, RecordList
 from facellava_jax.experiment import MeshConfig, OptimConfig
 from facellava_jax.faces.landmarks import MIRRORED_POINTS
-from facellava_jax.media import Kind
+from facellava_jax.media import LANDMARK_CROP, Kind
 from facellava_jax.models.facellava import abstract_params, build_model
 from facellava_jax.optim import Optimizer, make_optimizer
 from facellava_jax.pixels import preprocess_image, preprocess_video
@@ -41,6 +41,7 @@ from facellava_jax.run import draw_params
 from facellava_jax.sharding import make_mesh
 from facellava_jax.synthetic import RECORDS, label_sample, render_dataset
 from facellava_jax.synthetic.actions import NAMES, Emotion
+from facellava_jax.synthetic.forgery import draw_flaw, swap_face
 from facellava_jax.synthetic.wording import ATTRIBUTES
 from facellava_jax.workers import count_workers, run_jobs
 
@@ -50,11 +51,12 @@ EMOTIONS = get_args(Emotion)
 FACTS = (*UNITS.values(), *ATTRIBUTES, *EMOTIONS, "fake", "age")
 BINARY = len(FACTS) - 1
 # One fact says whether a face is forged, and dozens what it looks like.
-WEIGHTS = np.array([4.0 if name == "fake" else 1.0 for name in FACTS[:-1]], np.float32)
-AGE_WEIGHT = 0.2  # of 20 years, beside a mean bit
+WEIGHTS = np.array([6.0 if name == "fake" else 1.0 for name in FACTS[:-1]], np.float32)
+AGE_WEIGHT = 0.4  # of 20 years, beside a mean bit
 
 RENDERED = 0  # the seed of the faces
 BATCH = 64
+FORGED = 0.5  # the share of true faces that are shown forged, too
 OPTIM = OptimConfig(learning_rate=1e-3, b2=0.98, weight_decay=0.05, warmup_ratio=0.05)
 STAGES: tuple[tuple[tuple[Kind, ...], OptimConfig], ...] = (
     (("image",), OPTIM),
@@ -81,7 +83,7 @@ class Arguments:
     """A folder of rendered faces, by default OUT/faces; rendered where it does not exist."""
     samples: int = 20_000
     """Records to render."""
-    epochs: tuple[int, int] = (24, 10)
+    epochs: tuple[int, int] = (16, 7)
     """Over the pictures, and over the clips with as many pictures."""
     landmarks: bool = True
     """Without, the model has no landmark branch."""
@@ -131,19 +133,40 @@ def read_faces(folder: Path, config: Config) -> dict[Kind, Faces]:
 def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]]:
     """Kind, pixels, landmarks and facts of each medium of a record."""
     number, record = job
+    rng = np.random.default_rng((RENDERED, number))
     model = config.model
     assert model.image_tower and model.video_tower
     faces = []
     for file, labels in zip(record.media, label_sample(RENDERED, "train", number), strict=True):
         _, frames, landmarks = load_medium(file, model.video_tower.num_frames)
-        if file.kind == "image":
-            pixels = preprocess_image(frames[0], model.image_tower.image_size, config.media)[None]
-        else:
-            pixels = preprocess_video(frames, model.video_tower.image_size, config.media)
-        if landmarks is None:
-            landmarks = np.zeros((len(frames), LANDMARK_POINTS, 2), np.float32)
-        faces.append((file.kind, pixels.astype(np.float16), landmarks, encode(labels)))
+        known = {"deepfake": "real", **labels}
+        points = np.zeros((len(frames), LANDMARK_POINTS, 2), np.float32) if landmarks is None else landmarks
+        shown = [(frames, points, encode(known))]
+        if known["deepfake"] == "real" and landmarks is not None and rng.random() < FORGED:
+            shown.append((*forge(frames, points, file.kind, rng), encode({**known, "deepfake": "fake"})))
+        for pictures, points, facts in shown:
+            if file.kind == "image":
+                pixels = preprocess_image(pictures[0], model.image_tower.image_size, config.media)[None]
+            else:
+                pixels = preprocess_video(pictures, model.video_tower.image_size, config.media)
+            faces.append((file.kind, pixels.astype(np.float16), points, facts))
     return faces
+
+
+def forge(
+    frames: UInt8[np.ndarray, "T Y X 3"], landmarks: Float32[np.ndarray, "T K 2"], kind: Kind, rng: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "T Y X 3"], Float32[np.ndarray, "T K 2"]]:
+    """The inner part of a face put into the face itself, with the faults of the renderer's forgeries.
+
+    All else that is true of the face stays true of it (self-blended images, Shiohara and Yamasaki 2022).
+    """
+    flaw = draw_flaw(rng, kind == "video")
+    forged = []
+    for frame, z in zip(frames.astype(np.float32), landmarks * np.float64(LANDMARK_CROP), strict=True):
+        forged.append(swap_face(frame, z, frame.copy(), z, flaw, rng))
+    pictures, points = zip(*forged, strict=True)
+    pixels = np.clip(np.rint(np.stack(pictures)), 0, 255).astype(np.uint8)
+    return pixels, (np.stack(points) / LANDMARK_CROP).astype(np.float32)
 
 
 def encode(labels: Mapping[Task, Any]) -> Float32[np.ndarray, " facts"]:
@@ -178,6 +201,8 @@ def pretrain(config: ModelConfig, faces: Mapping[Kind, Faces], arguments: Argume
     for stage, (kinds, optim) in enumerate(STAGES):
         end = first + arguments.epochs[stage]
         steps = len(faces[kinds[0]].facts) // BATCH
+        if not steps:
+            sys.exit(f"pretrain_nano: fewer {kinds[0]}s than a batch of {BATCH}: render more --samples")
         optimizer = make_optimizer(optim, steps * arguments.epochs[stage])
         if "video" in kinds:
             params = inflate_tower(params)

@@ -38,23 +38,25 @@ class Forgery(NamedTuple):
     flaw: Flaw
 
 
-def draw_forgery(rng: np.random.Generator, target: Person, other: Person, clip: bool) -> Forgery:
-    """The face of `other`, made to fit `target` in all that would tell them apart at once, with a fault or two.
-
-    A picture cannot jitter.
-    """
+def draw_flaw(rng: np.random.Generator, clip: bool) -> Flaw:
+    """A fault or two; a picture cannot jitter."""
     possible = FAULTS if clip else FAULTS[:2]
     order = rng.permutation(len(possible))[: rng.integers(1, 3)]
     faults = tuple(fault for index, fault in enumerate(possible) if index in order)
     warm = float(rng.choice([-1, 1]) * rng.uniform(0.1, 0.19))
     bright = float(rng.choice([-1, 1]) * rng.uniform(0.0, 0.08))
     tint = (1 + bright + warm, 1 + bright - 0.2 * warm, 1 + bright - warm) if "colour" in faults else (1.0, 1.0, 1.0)
-    flaw = Flaw(
+    return Flaw(
         faults,
         tint,
         edge=float(rng.uniform(0.3, 0.8)) if "edge" in faults else float(rng.uniform(4, 7)),
         jitter=float(rng.uniform(2.5, 4)) if "jitter" in faults else 0.0,
     )
+
+
+def draw_forgery(rng: np.random.Generator, target: Person, other: Person, clip: bool) -> Forgery:
+    """The face of `other`, made to fit `target` in all that would tell them apart at once, with a fault or two."""
+    flaw = draw_flaw(rng, clip)
     traits = (
         "age",
         "male",

@@ -1,6 +1,9 @@
-"""The small model that ships with the package, from what scripts/pretrain_nano.py has left in `nano`.
+"""The small model that ships with the package, from what scripts/pretrain_nano.py has left in the folder `nano`.
 
-As in the paper's second stage the towers are frozen; the decoder learns from the start what Vicuna brings along.
+python scripts/pretrain_nano.py nano
+facellava train configs/nano.py --out nano/run
+
+As in the paper's second stage the towers are frozen; but the decoder, which is Vicuna there, begins with nothing.
 """
 
 from pathlib import Path

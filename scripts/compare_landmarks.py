@@ -26,14 +26,14 @@ PROGRAM = Path(sys.executable).with_name("facellava")
 class Arguments:
     out: tyro.conf.Positional[Path]
     """The folder for data, runs and results."""
-    train_samples: int = 20_000
+    train_samples: int = 6000
     """Rendered records to learn from."""
-    epochs: tuple[int, int] = (5, 2)
+    epochs: tuple[int, int] = (6, 2)
     """Of pretraining."""
-    steps: int = 600
+    steps: int = 400
     """Of training."""
     seeds: tuple[int, ...] = (0, 1)
-    samples: int = 1000
+    samples: int = 500
     """Held-out faces, a fifth for each task."""
 
 
@@ -57,7 +57,7 @@ def main(arguments: Arguments) -> None:
 def pretrain(folder: Path, side: str, seed: int, arguments: Arguments) -> None:
     script = ROOT / "scripts" / "pretrain_nano.py"
     faces = arguments.out / "train"
-    words = ("--faces", faces, "--epochs", *arguments.epochs, "--seed", seed)
+    words = ("--faces", faces, "--samples", arguments.train_samples, "--epochs", *arguments.epochs, "--seed", seed)
     run(sys.executable, script, folder, *words, "--landmarks" if side == "with" else "--no-landmarks")
 
 

@@ -4,7 +4,7 @@ python scripts/measure_nano.py OUT [--model CKPT]
 
 Held-out faces are rendered, and asked about with their landmarks; with the landmarks that are found in the pictures;
 with grey in the place of the pictures; and with neither pictures nor landmarks. The same command again goes on where it
-stopped.
+stopped. OUT/report.png shows the first of the four reports.
 """
 
 import json

@@ -34,14 +34,15 @@ def main(arguments: Arguments) -> None:
     aside = NANO.with_name("nano.new")
     tokenizer = [file for file in sorted((result / "tokenizer").iterdir()) if file.is_file()]
     source = {"run": "configs/nano.py", "steps": steps}  # where that was is nobody's business
+    draw_curve([row["loss"] for row in read_metrics(arguments.run)])
     paths = layer_shapes(config)
+    shutil.rmtree(aside, ignore_errors=True)  # of a call that was stopped
     with write_checkpoint(aside, config, dict.fromkeys(paths, "float16"), tokenizer, source) as put:
         for path in paths:
             put(path, cast(read_array(result, path), jnp.dtype("float16"), path))
     shutil.rmtree(NANO)
     aside.rename(NANO)
     size = sum(file.stat().st_size for file in NANO.rglob("*") if file.is_file())
-    draw_curve([row["loss"] for row in read_metrics(arguments.run)])
     write(f"{NANO}: {size / 1e6:.1f} MB, {steps} steps\n")
 
 
@@ -49,8 +50,9 @@ def draw_curve(losses: Sequence[float]) -> None:
     figure = require("matplotlib.figure", "eval").Figure(figsize=(6.4, 3.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.plot(np.arange(1, len(losses) + 1), losses, color="#cbd5e0", linewidth=0.5)
-    smooth = np.convolve(losses, np.ones(WINDOW) / WINDOW, mode="valid")
-    axes.plot(np.arange(WINDOW, len(losses) + 1), smooth, color="#2b6cb0", linewidth=1.5)
+    window = min(WINDOW, len(losses))
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+    axes.plot(np.arange(window, len(losses) + 1), smooth, color="#2b6cb0", linewidth=1.5)
     axes.set(xlabel="step", ylabel="loss per token", yscale="log")
     axes.grid(alpha=0.25, which="both")
     figure.savefig(CURVE, metadata={"Software": None})

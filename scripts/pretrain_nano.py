@@ -9,6 +9,7 @@ goes on after the last whole epoch.
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ from jaxtyping import Array, Float, Float16, Float32, UInt8
 from tqdm import tqdm
 
 from facellava_jax.axes import Media
-from facellava_jax.checkpoint import disk_paths, write_checkpoint
+from facellava_jax.checkpoint import disk_paths, read_manifest, write_checkpoint
 from facellava_jax.config import LANDMARK_POINTS, NANO, REGIONS, Config, ModelConfig, nano
 from facellava_jax.data.reading import load_medium
-from facellava_jax.data.records import Record, RecordList
+from facellava_jax.data.records import DataError, Record, RecordList
+from facellava_jax.errors import FaceLlavaError
 from facellava_jax.experiment import MeshConfig, OptimConfig
 from facellava_jax.faces.landmarks import MIRRORED_POINTS
+from facellava_jax.folders import hold_folder
 from facellava_jax.media import LANDMARK_CROP, Kind
 from facellava_jax.models.facellava import abstract_params, build_model
 from facellava_jax.optim import Optimizer, make_optimizer
@@ -50,7 +53,7 @@ EMOTIONS = get_args(Emotion)
 # What is read from a face, as numbers: 1 and 0 for yes and no, and last of all its age, in units of 20 years from 40.
 FACTS = (*UNITS.values(), *ATTRIBUTES, *EMOTIONS, "fake", "age")
 BINARY = len(FACTS) - 1
-# One fact says whether a face is forged, and dozens what it looks like.
+# One fact says whether a face is forged, and it is harder to see than the dozens of what the face looks like.
 WEIGHTS = np.array([6.0 if name == "fake" else 1.0 for name in FACTS[:-1]], np.float32)
 AGE_WEIGHT = 0.4  # of 20 years, beside a mean bit
 
@@ -100,8 +103,18 @@ class Faces(NamedTuple):
 
 
 def main(arguments: Arguments) -> None:
+    try:
+        with hold_folder(arguments.out):
+            run(arguments)
+    except FaceLlavaError as error:
+        sys.exit(f"pretrain_nano: {error}")
+
+
+def run(arguments: Arguments) -> None:
     start = arguments.out / "start"
     if start.exists():
+        if read_manifest(start)["source"] != describe(arguments):
+            sys.exit(f"pretrain_nano: {start} was made otherwise: choose another folder")
         say(f"{start} is there already")
         return
     config = nano()
@@ -112,22 +125,26 @@ def main(arguments: Arguments) -> None:
         rendering = render_dataset(folder, arguments.samples, RENDERED, "train")
         for _ in tqdm(rendering, "faces", arguments.samples, disable=None):
             pass
-    faces = read_faces(folder, config)
-    params = pretrain(config.model, faces, arguments)
-    write_start(start, config, params)
+    params = pretrain(config.model, read_faces(folder, arguments.samples, config), arguments)
+    write_start(start, config, params, describe(arguments))
     say(f"{start}: what configs/nano.py starts from")
 
 
-def read_faces(folder: Path, config: Config) -> dict[Kind, Faces]:
-    """Everything that is rendered, as the towers see it: some 3 GB."""
+def read_faces(folder: Path, samples: int, config: Config) -> dict[Kind, Faces]:
+    """Everything that is rendered, and forgeries of it, as the towers see it: some 5 GB."""
     records = RecordList(folder / RECORDS)
+    if len(records) != samples:
+        sys.exit(f"pretrain_nano: {folder} has {len(records)} records, not {samples}: correct --samples or --faces")
     jobs = ((number, records.read(number)) for number in range(len(records)))
     read: dict[Kind, list[tuple[np.ndarray, ...]]] = {"image": [], "video": []}
     with run_jobs(partial(read_record, config), jobs, count_workers(None)) as results:
         for media in tqdm(results, "reading", len(records), disable=None):
             for kind, *face in media:
                 read[kind].append(tuple(face))
-    return {kind: Faces(*map(np.stack, zip(*each, strict=True))) for kind, each in read.items()}
+    for kind, each in read.items():
+        if len(each) < BATCH:
+            sys.exit(f"pretrain_nano: {folder} has {len(each)} {kind}s, fewer than a batch of {BATCH}: render more")
+    return {kind: Faces(*map(np.stack, zip(*read.pop(kind), strict=True))) for kind in STAGES[-1][0]}
 
 
 def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]]:
@@ -137,8 +154,12 @@ def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]
     model = config.model
     assert model.image_tower and model.video_tower
     faces = []
-    for file, labels in zip(record.media, label_sample(RENDERED, "train", number), strict=True):
+    truths = label_sample(RENDERED, "train", number)
+    if record.task and record.labels not in [truth.get(record.task) for truth in truths]:
+        raise DataError(f"{record.name} is not what this release renders: choose another folder, or render anew")
+    for file, labels in zip(record.media, truths, strict=True):
         _, frames, landmarks = load_medium(file, model.video_tower.num_frames)
+        # As faces of every kind are forged below, saying that the others are real gives nothing away.
         known = {"deepfake": "real", **labels}
         points = np.zeros((len(frames), LANDMARK_POINTS, 2), np.float32) if landmarks is None else landmarks
         shown = [(frames, points, encode(known))]
@@ -201,8 +222,6 @@ def pretrain(config: ModelConfig, faces: Mapping[Kind, Faces], arguments: Argume
     for stage, (kinds, optim) in enumerate(STAGES):
         end = first + arguments.epochs[stage]
         steps = len(faces[kinds[0]].facts) // BATCH
-        if not steps:
-            sys.exit(f"pretrain_nano: fewer {kinds[0]}s than a batch of {BATCH}: render more --samples")
         optimizer = make_optimizer(optim, steps * arguments.epochs[stage])
         if "video" in kinds:
             params = inflate_tower(params)
@@ -243,8 +262,12 @@ def fit_projectors(params: Params, landmarks: Float32[np.ndarray, "n T K 2"]) ->
 
 def inflate_tower(params: Params) -> Params:
     """The video tower starts as the image tower, with temporal attention beside it (as LanguageBind's does)."""
-    images = {path.replace("image_tower/", "video_tower/"): params[path] for path in params}
-    return params | {path: images[path] for path in params if path.startswith("video_tower/") and path in images}
+    images = {
+        path.replace("image_tower/", "video_tower/"): array
+        for path, array in params.items()
+        if path.startswith("image_tower/")
+    }
+    return params | images
 
 
 def vary(rng: np.random.Generator, faces: Faces) -> Faces:
@@ -285,7 +308,7 @@ def measure_loss(guesses: Float[Array, "B facts"], facts: Float[Array, "B facts"
     entropy = optax.sigmoid_binary_cross_entropy(guesses[:, :BINARY], truth[:, :BINARY])
     bits = jnp.sum(WEIGHTS * entropy, where=known[:, :BINARY]) / jnp.sum(known[:, :BINARY])
     years = jnp.abs(guesses[:, BINARY] - truth[:, BINARY])
-    return bits + AGE_WEIGHT * jnp.mean(jnp.where(known[:, BINARY], years, 0))
+    return bits + AGE_WEIGHT * jnp.sum(years, where=known[:, BINARY]) / jnp.maximum(1, jnp.sum(known[:, BINARY]))
 
 
 def read_facts(
@@ -305,13 +328,15 @@ def read_facts(
     h_BTPD = tokens_BED.reshape(b, frames, -1, config.decoder.hidden_size)
     parts = [h_BTPD[:, :, :-1], h_BTPD[:, :, -1:]] if config.landmarks else [h_BTPD]
     seen = [jax.nn.standardize(part.mean(axis=(1, 2))) for part in parts]
+    if config.landmarks:
+        seen[1] = jnp.where(media.has_landmarks, seen[1], 0)  # the decoder is shown no token of landmarks unknown
     return jnp.concatenate(seen, axis=1) @ params["head/kernel"] + params["head/bias"]
 
 
 def save_state(file: Path, arguments: Arguments, epochs: int, state: Sequence[Any]) -> None:
     """Writes what `load_state` reads, whole or not at all."""
     aside = file.with_suffix(".part.npz")
-    np.savez(aside, *jax.tree.leaves(state), epochs=epochs, request=describe(arguments))
+    np.savez(aside, *jax.tree.leaves(state), epochs=epochs, request=json.dumps(describe(arguments)))
     aside.replace(file)
 
 
@@ -320,23 +345,30 @@ def load_state(file: Path, arguments: Arguments) -> tuple[int, list[np.ndarray]]
     if not file.exists():
         return 0, []
     with np.load(file) as saved:
-        if str(saved["request"]) != describe(arguments):
+        if json.loads(str(saved["request"])) != describe(arguments):
             sys.exit(f"pretrain_nano: {file} was trained otherwise: choose another folder")
         return int(saved["epochs"]), [saved[f"arr_{at}"] for at in range(len(saved.files) - 2)]
 
 
-def describe(arguments: Arguments) -> str:
-    return str(dataclasses.replace(arguments, out=Path(), faces=None))
+def describe(arguments: Arguments) -> dict[str, Any]:
+    """What tells one training from another; not where it is."""
+    return {
+        "pretrained": "scripts/pretrain_nano.py",
+        "samples": arguments.samples,
+        "epochs": [*arguments.epochs],
+        "landmarks": arguments.landmarks,
+        "seed": arguments.seed,
+    }
 
 
-def write_start(out: Path, config: Config, params: Params) -> None:
+def write_start(out: Path, config: Config, params: Params, source: dict[str, Any]) -> None:
     """A checkpoint folder in float32, with nano's tokenizer."""
     arrays: dict[str, np.ndarray] = {}
     for path, param in params.items():
         names, array = disk_paths(path, param.shape), np.asarray(param)
         arrays |= zip(names, array[None] if names == [path] else array, strict=True)
     tokenizer = sorted((NANO / "tokenizer").iterdir())
-    with write_checkpoint(out, config, dict.fromkeys(arrays, "float32"), tokenizer, {"pretrained": True}) as put:
+    with write_checkpoint(out, config, dict.fromkeys(arrays, "float32"), tokenizer, source) as put:
         for name, array in arrays.items():
             put(name, array)
 

@@ -88,13 +88,13 @@ def build_raf(root: Path, draw: Draw) -> None:
 def build_disfa(root: Path, draw: Draw) -> None:
     """Of each subject two frames: at rest, and with dropped jaw; SN001 parts its lips, then does more."""
     for subject in (subject for fold in DISFA_FOLDS for subject in fold):
-        intensities = {25: (5, 1), 1: (0, 2), 12: (1, 3), 5: (5, 5)} if subject == "SN001" else {26: (1, 2)}
+        intensities = {25: (5, 1), 1: (0, 2), 12: (1, 3), 5: (5, 5)} if subject == "SN001" else {25: (0, 3), 26: (1, 2)}
         for unit in (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26):
             values = intensities.get(unit, (0, 0))
             rows = (f"{frame},{value}" for frame, value in enumerate(values, 1))
             write_text(root / f"ActionUnit_Labels/{subject}/{subject}_au{unit}.txt", *rows)
         truths = [{unit for unit, values in intensities.items() if values[frame] >= 2} for frame in (0, 1)]
-        frames = np.concatenate([draw(frozenset(truth), "video")[:1] for truth in truths])
+        frames = np.concatenate([draw(frozenset(truth), "image")[None] for truth in truths])
         write_clip(root / f"Videos_LeftCamera/LeftVideo{subject}_comp.avi", frames)
 
 

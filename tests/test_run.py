@@ -4,12 +4,11 @@ import dataclasses
 import math
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from facellava_jax.axes import Batch, Media
-from facellava_jax.config import REGIONS, Config, LandmarkConfig, LoraConfig, facellava_7b, tiny
+from facellava_jax.config import Config, LoraConfig, facellava_7b, tiny
 from facellava_jax.experiment import (
     DECODER,
     LANDMARK_BRANCH,
@@ -22,9 +21,7 @@ from facellava_jax.experiment import (
 )
 from facellava_jax.flops import count_step_flops, find_peak
 from facellava_jax.models.facellava import abstract_params
-from facellava_jax.program import say
-from facellava_jax.run import MetricsLog, RunError, make_params, read_metrics, resolve_experiment
-from facellava_jax.sharding import make_mesh
+from facellava_jax.run import MetricsLog, RunError, read_metrics, resolve_experiment
 from facellava_jax.step import select_trainable
 
 
@@ -167,28 +164,3 @@ def test_peaks(kind: str, peak: float | None) -> None:
     assert find_peak(kind, "bfloat16") == peak
     assert find_peak(kind, "bfloat16", 4) == (peak and 4 * peak)
     assert find_peak(kind, "float32") is None
-
-
-@pytest.mark.parametrize("kinds", [("landmarks_region_projector", "mlp2x_gelu"), ("linear", "linear")])
-def test_landmark_projectors_are_fitted_to_faces(kinds: tuple[str, str]) -> None:
-    local, whole = kinds
-    landmarks = LandmarkConfig(landmarks_projector=local, global_landmarks_projector=whole)
-    config = dataclasses.replace(tiny().model, landmarks=landmarks)
-    experiment = Experiment(model=Config(model=config), dtype="float32")
-    mesh = make_mesh(MeshConfig(data=1, fsdp=1), jax.devices()[:1])
-    faces = (0.5 + 0.05 * np.random.default_rng(0).standard_normal((64, 68, 2))).astype(np.float32)
-    drawn, fitted = (make_params(experiment, config, mesh, say, each) for each in (None, faces))
-
-    changed = {path for path in drawn if not np.array_equal(drawn[path], fitted[path])}
-    layers = {path.rpartition("/")[0] for path in changed}
-    assert len(layers) == (10 if local == "landmarks_region_projector" else 2)
-    assert changed == {f"{layer}/{leaf}" for layer in layers for leaf in ("kernel", "bias")}
-    for layer in layers:
-        points = REGIONS.get(layer.rpartition("/")[2], (0, 68))
-        numbers = faces[:, slice(*points)].reshape(len(faces), -1)
-        outputs = numbers @ np.asarray(fitted[f"{layer}/kernel"]) + np.asarray(fitted[f"{layer}/bias"])
-        standard = (numbers - numbers.mean(0)) / (faces - faces.mean(0)).std()
-        np.testing.assert_allclose(outputs, standard @ np.asarray(drawn[f"{layer}/kernel"]), atol=1e-4)
-    for none in (faces[:0], faces[:1]):
-        with pytest.raises(RunError, match="have no landmarks that differ"):
-            make_params(experiment, config, mesh, say, none)

@@ -261,6 +261,7 @@ def test_labels_are_known_without_rendering() -> None:
     assert {task for labels in everything for each in labels for task in each} == set(TASKS)
 
 
+@pytest.mark.usefixtures("unfilmed")
 def test_action_units_that_do_not_go_together_are_not_drawn_together() -> None:
     for _, label, _ in say("action-units"):
         if label not in [sorted(units) for units in EXPRESSIONS.values()]:

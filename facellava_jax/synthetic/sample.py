@@ -118,7 +118,7 @@ def render_sample(seed: int, split: Split, number: int, task: Task | None = None
     if draft.task is None:
         question, answer = wording.talk_of_units(rng)
         return Sample(media=(), landmarks=False, conversation=(question, answer), task=None, labels=None, people=())
-    return _compose(draft.task, draft, split, frames, rng)
+    return _compose(draft, split, frames, rng)
 
 
 def label_sample(seed: int, split: Split, number: int) -> tuple[dict[Task, Labels], ...]:
@@ -168,8 +168,9 @@ def check_request(seed: int, split: str, samples: int, frames: int) -> None:
             raise SyntheticError(f"{name} {value}: use at least {least}")
 
 
-def _compose(task: Task, draft: Draft, split: Split, frames: int, rng: np.random.Generator) -> Sample:
-    form, _, kinds, cases = draft
+def _compose(draft: Draft, split: Split, frames: int, rng: np.random.Generator) -> Sample:
+    form, task, kinds, cases = draft
+    assert task
     varied = split == "train"
     asked = int(rng.integers(len(kinds)))
     case, kind = cases[asked], kinds[asked]
@@ -244,7 +245,8 @@ def _draw_units(rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def _answer(task: Task, case: Case, rng: np.random.Generator) -> str:
-    if task == "emotion" and case.emotion:
+    if task == "emotion":
+        assert case.emotion
         return wording.answer_emotion(case.emotion, case.units, rng)
     if task == "age":
         return wording.answer_age(case.person, rng)
@@ -257,7 +259,8 @@ def _answer(task: Task, case: Case, rng: np.random.Generator) -> str:
 
 def _label(task: Task, case: Case) -> Labels:
     """The truth that `_answer` tells."""
-    if task == "emotion" and case.emotion:
+    if task == "emotion":
+        assert case.emotion
         return case.emotion
     if task == "age":
         return float(case.person.age)

@@ -21,7 +21,7 @@ from facellava_jax.experiment import (
 config = Experiment(
     start=Path("nano/start"),
     trainable=(*LANDMARK_BRANCH, *PROJECTOR, *DECODER),
-    data=DataConfig(sources=(Source(path=Path("nano/faces/data.json")),), batch_size=16, epochs=3),
+    data=DataConfig(sources=(Source(path=Path("nano/faces/data.json")),), batch_size=16, epochs=2),
     optim=OptimConfig(learning_rate=2e-3, b2=0.98, weight_decay=0.05),
     dtype="float32",
     remat=False,

@@ -86,7 +86,7 @@ class Arguments:
     """A folder of rendered faces, by default OUT/faces; rendered where it does not exist."""
     samples: int = 20_000
     """Records to render."""
-    epochs: tuple[int, int] = (16, 7)
+    epochs: tuple[int, int] = (14, 9)
     """Over the pictures, and over the clips with as many pictures."""
     landmarks: bool = True
     """Without, the model has no landmark branch."""
@@ -222,7 +222,7 @@ def pretrain(config: ModelConfig, faces: Mapping[Kind, Faces], arguments: Argume
     for stage, (kinds, optim) in enumerate(STAGES):
         end = first + arguments.epochs[stage]
         steps = len(faces[kinds[0]].facts) // BATCH
-        optimizer = make_optimizer(optim, steps * arguments.epochs[stage])
+        optimizer = make_optimizer(optim, steps * len(kinds) * arguments.epochs[stage])
         if "video" in kinds:
             params = inflate_tower(params)
         state = (params, optimizer.init(params))

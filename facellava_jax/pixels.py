@@ -9,8 +9,18 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from .config import MediaConfig
+from .media import Kind
 
 ROW_BAND = 32
+
+
+def preprocess(
+    frames: UInt8[np.ndarray, "T Y X 3"], kind: Kind, image_size: int, media: MediaConfig
+) -> Float32[np.ndarray, "T size size 3"]:
+    """A medium as the tower of its kind reads it; a picture is a single frame."""
+    if kind == "video":
+        return preprocess_video(frames, image_size, media)
+    return preprocess_image(frames[0], image_size, media)[None]
 
 
 def preprocess_image(

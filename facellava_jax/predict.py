@@ -21,7 +21,7 @@ from .generate import Generator
 from .media import LANDMARK_CROP
 from .memory import check_memory
 from .models.facellava import FaceLlava, abstract_params, build_model
-from .pixels import preprocess_image, preprocess_video
+from .pixels import preprocess
 from .reading import Answer, AnswerReader, Prepared, read_answers
 from .request import (
     Crop,
@@ -306,13 +306,10 @@ class Predictor:
 
     def _preprocess(self, shown: Shown) -> Visual:
         """What is shown as its tower reads it, resized and normalised."""
-        model, media, kind = self.config.model, self.config.media, shown.view.kind
+        model, kind = self.config.model, shown.view.kind
         tower = model.image_tower if kind == "image" else model.video_tower
         assert tower, "the framer takes no medium that has no tower"
-        if kind == "video":
-            pixels = preprocess_video(shown.frames, tower.image_size, media)
-        else:
-            pixels = preprocess_image(shown.frames[0], tower.image_size, media)[None]
+        pixels = preprocess(shown.frames, kind, tower.image_size, self.config.media)
         return Visual(Medium(kind, len(pixels)), pixels, shown.landmarks)
 
     def _attend(self, visual: Visual, frames: UInt8[np.ndarray, "T Y X 3"]) -> Attention:

@@ -58,7 +58,8 @@ def one_thread_each() -> Iterator[None]:
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Iterator[Result]]:
     """The results of the jobs, in order. Workers that still run when the block fails are ended, and clean up before.
 
-    Each does matrix products on one core; so does what else is started in the block. One worker is this process. Raises WorkerError where a worker is killed.
+    Each does matrix products on one core; so does what else is started in the block. One worker is this process.
+    Raises WorkerError where a worker is killed.
     """
     if workers == 1:
         yield map(function, jobs)

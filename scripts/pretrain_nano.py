@@ -37,7 +37,7 @@ from facellava_jax.folders import hold_folder
 from facellava_jax.media import LANDMARK_CROP, Kind
 from facellava_jax.models.facellava import abstract_params, build_model
 from facellava_jax.optim import Optimizer, make_optimizer
-from facellava_jax.pixels import preprocess_image, preprocess_video
+from facellava_jax.pixels import preprocess
 from facellava_jax.program import say
 from facellava_jax.request import Task
 from facellava_jax.run import draw_params
@@ -151,14 +151,15 @@ def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]
     """Kind, pixels, landmarks and facts of each medium of a record."""
     number, record = job
     rng = np.random.default_rng((RENDERED, number))
-    model = config.model
-    assert model.image_tower and model.video_tower
+    towers = {"image": config.model.image_tower, "video": config.model.video_tower}
     faces = []
     truths = label_sample(RENDERED, "train", number)
     if record.task and record.labels not in [truth.get(record.task) for truth in truths]:
         raise DataError(f"{record.name} is not what this release renders: choose another folder, or render anew")
     for file, labels in zip(record.media, truths, strict=True):
-        _, frames, landmarks = load_medium(file, model.video_tower.num_frames)
+        tower = towers[file.kind]
+        assert tower
+        _, frames, landmarks = load_medium(file, tower.num_frames)
         # As faces of every kind are forged below, saying that the others are real gives nothing away.
         known = {"deepfake": "real", **labels}
         points = np.zeros((len(frames), LANDMARK_POINTS, 2), np.float32) if landmarks is None else landmarks
@@ -166,10 +167,7 @@ def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]
         if known["deepfake"] == "real" and landmarks is not None and rng.random() < FORGED:
             shown.append((*forge(frames, points, file.kind, rng), encode({**known, "deepfake": "fake"})))
         for pictures, points, facts in shown:
-            if file.kind == "image":
-                pixels = preprocess_image(pictures[0], model.image_tower.image_size, config.media)[None]
-            else:
-                pixels = preprocess_video(pictures, model.video_tower.image_size, config.media)
+            pixels = preprocess(pictures, file.kind, tower.image_size, config.media)
             faces.append((file.kind, pixels.astype(np.float16), points, facts))
     return faces
 

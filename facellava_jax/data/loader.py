@@ -11,7 +11,7 @@ from ..axes import Batch
 from ..config import Config, MediaConfig
 from ..errors import FaceLlavaError
 from ..experiment import DataConfig, Source
-from ..pixels import preprocess_image, preprocess_video
+from ..pixels import preprocess
 from ..text import Medium, Tokenizer
 from .batches import Sample, Visual, collate
 from .index import Index, Reading, index_records
@@ -124,10 +124,7 @@ class BatchLoader:
         model = self.config.model
         tower = model.image_tower if frames.kind == "image" else model.video_tower
         assert tower  # `open_data` has seen to it
-        if frames.kind == "image":
-            pixels = preprocess_image(frames.pixels[0], tower.image_size, self.media)[None]
-        else:
-            pixels = preprocess_video(frames.pixels, tower.image_size, self.media)
+        pixels = preprocess(frames.pixels, frames.kind, tower.image_size, self.media)
         return Visual(Medium(frames.kind, len(pixels)), pixels, frames.landmarks if model.landmarks else None)
 
     def _report(self, number: int, cause: str, step: int) -> Skipped:

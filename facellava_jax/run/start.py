@@ -79,10 +79,7 @@ def find_missing(start: Path | None, model: ModelConfig) -> set[str]:
 
 
 def make_params(
-    experiment: Experiment,
-    model: ModelConfig,
-    mesh: Mesh,
-    say: Callable[[str], None],
+    experiment: Experiment, model: ModelConfig, mesh: Mesh, say: Callable[[str], None]
 ) -> dict[str, jax.Array]:
     """The parameters of the first step, divided over the mesh: those of `start`, and drawn ones where it lacks some.
 

@@ -1,6 +1,7 @@
 """From words to labels: the rules by example, the rendered faces' answers, and a corpus of written ones."""
 
 import random
+import re
 import runpy
 import time
 from pathlib import Path
@@ -66,12 +67,19 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         # Compared, hedged, ranked, and what another would look like.
         "less anger than fear": "fear",
         "not so much fear as anger": "anger",
+        "not angry so much as afraid": "fear",
+        "He could not be happier.": "happiness",
+        "surprise > fear > neutral": "surprise",
         "It's most likely anger, but it could be disgust": "anger",
         "It could be anger or disgust.": "anger",
         "either surprise or fear; I lean towards fear": "fear",
         "Emotion label: disgust (secondary: anger)": "disgust",
         "happiness: low, sadness: high, anger: low": "sadness",
         "The person is angry. Happiness would show in a smile.": "anger",
+        # How one looks, in a clause without a verb, is not what one feels.
+        "The woman is happy, her eyebrows raised in surprise.": "happiness",
+        "She is in a state of fear, her eyes wide and her mouth agape in shock.": "fear",
+        "The face is calm, his voice shows anger.": "anger",
     },
     "age": {
         "32": 32,
@@ -89,7 +97,17 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "a teenager": 16,
         "a toddler": 2,
         "18 months old": 1.5,
+        "8 years and 6 months old": 8.5,
+        "5 years 3 months old": 5.25,
+        "a year and two months old": 1.17,
+        "6 months and 2 weeks old": 0.54,
+        "35 y.o.": 35,
+        "Around 8-10 y.o.": 9,
         "over 60": 60,
+        "Older than 50 but younger than 60.": 55,
+        "younger than 20, maybe 17": 17,
+        "in the second half of her thirties": 37.5,
+        "a septuagenarian": 75,
         "a child, 7 years old": 7,
         "around 30, 3 wrinkles, AU12 and 90 % certainty": 30,
         "3 wrinkles and 2 earrings": None,
@@ -153,6 +171,18 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "| AU | Active |\n|---|---|\n| 1 | yes |\n| 4 | no |": frozenset({1}),
         "AU12 (0.92), AU4 (0.03)": frozenset({12}),
         "AU12 (lip corner puller): 95%, AU15: 10%": frozenset({12}),
+        "AU9: no (the nose is smooth)": frozenset(),
+        "AU9: No - the nose is smooth.": frozenset(),
+        "AU9 no": frozenset(),
+        "AU1: 0 AU2: 1": frozenset({2}),
+        "AU1: no AU2: yes": frozenset({2}),
+        "AU1=0 AU2=0 AU4=1": frozenset({4}),
+        "AU1 (2/5), AU4 (0/5)": frozenset({1}),
+        "AU12_r: 2.3, AU04_r: 0.0": frozenset({12}),
+        "AU6 \u2713, AU12 \u2717": frozenset({6}),
+        "AU6 (\u2705), AU12 (\u274c)": frozenset({6}),
+        "\u2717 AU1\n\u2713 AU2": frozenset({2}),
+        "AU 1 : N, AU 2 : Y": frozenset({2}),
         # Headings.
         "Absent AUs: 4, 9": frozenset(),
         "Inactive AU: 4": frozenset(),
@@ -160,6 +190,12 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "Present AUs: 1, 4. Absent AUs: 2, 6, 12.": frozenset({1, 4}),
         "Absent: AU4, present: AU12": frozenset({12}),
         "Yes: AU12. No: AU15.": frozenset({12}),
+        "Active: 1, 2, 25": frozenset({1, 2, 25}),
+        "Detected: 2 people": None,
+        "A.U. 12": frozenset({12}),
+        "AU7 could be confused with AU6, but here it is AU6.": frozenset({6}),
+        "AU7 could be confused with AU6.": frozenset({7}),
+        "AU6 is hard to see, so I would only report AU12.": frozenset({12}),
         "No AU is visible.": frozenset(),
         "AU99": None,
         "a smile": None,
@@ -192,6 +228,22 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "The face has an oval shape.": {"Oval_Face": True},
         "a hat on the table, a hat on his head": {"Male": True, "Wearing_Hat": True},
         "There is a hat on the table.": None,
+        "He has no facial hair apart from a mustache.": {
+            "Goatee": False,
+            "Male": True,
+            "Mustache": True,
+            "No_Beard": True,
+        },
+        "Her hair is neither curly nor straight, just wavy.": {
+            "Male": False,
+            "Straight_Hair": False,
+            "Wavy_Hair": True,
+        },
+        "a tie-dye shirt": None,
+        "An old photograph of a young girl.": {"Male": False, "Young": True},
+        "Her face is full of joy.": {"Male": False},
+        "A bald eagle on his cap": {"Male": True, "Wearing_Hat": True},
+        "He wears his sunglasses on top of his head.": {"Male": True},
         "She is about to tie her hair.": {"Male": False},
         "20 years old": None,
         "his or her face": None,
@@ -201,6 +253,8 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "Real. No seam runs through the face.": "real",
         "The face was tampered with.": "fake",
         "AI-generated": "fake",
+        "I'd say AI.": "fake",
+        "As an AI, I cannot say.": None,
         "not authentic": "fake",
         "no signs of manipulation and tampering": "real",
         "cannot be real": "fake",
@@ -230,6 +284,24 @@ EXAMPLES: dict[Task, dict[str, Label | None]] = {
         "I do not think the video is real": "fake",
         "There is no evidence the video is fake": "real",
         "really realistic, in real time": None,
+        # What is forged was real, which is no verdict.
+        "The original video has been manipulated.": "fake",
+        "It is fake. The original face has been replaced.": "fake",
+        "A real video whose face has been replaced.": "fake",
+        "an edited version of an original clip": "fake",
+        "This is a genuine deepfake.": "fake",
+        "The original face has not been replaced.": "real",
+        "A real video, unlike a manipulated one.": "real",
+        # Values.
+        '{"is_fake": true, "confidence": 0.9}': "fake",
+        '{"is_fake": false}': "real",
+        "The video is fake: false": "real",
+        "Is it fake? True.": "fake",
+        "Is it real? False.": "fake",
+        "is_manipulated = true": "fake",
+        "Verdict: false": "fake",
+        "The authenticity of the video is doubtful.": "fake",
+        "The authenticity of the video is not in doubt.": "real",
         "Manipulated videos often flicker.": None,
         "I cannot determine whether it is real.": None,
     },
@@ -244,6 +316,13 @@ FOREIGN = (
     "Het gezicht is neutral, van 30 jaar, en fake.",
     "这个人30岁 AU12 fake",
     "Лицо настоящее, AU12, real, 30 лет.",
+    "Ansiktet ser neutral ut, ungefär 30 år, real och AU12.",
+    "Ansigtet er neutral, omkring 30 år, fake.",
+    "Ansiktet er neutral og real.",
+    "Osoba ma 30 lat, AU12, fake.",
+    "Bu kişi 30 yaş\u0131nda, AU12, fake.",
+    "Orang ini berusia 30 tahun, AU12, fake.",
+    "Người này khoảng 30 tuổi, AU12, fake.",
     "",
     " \n\t",
     "...",
@@ -256,6 +335,14 @@ FLOORS: dict[Task, tuple[tuple[float, float], tuple[float, float]]] = {
     "attributes": ((0.99, 0.99), (0.99, 0.97)),
     "deepfake": ((0.99, 0.97), (0.97, 0.99)),
 }
+# Tables of a source and what it names.
+RULES = (
+    *(age.QUANTITIES, age.LEAST, age.MOST, age.CUES, age.CUES_AFTER, age.LEADS, age.FOLLOWS, age.NO_AGE),
+    *(attributes.AMONG, attributes.AFTER, attributes.LINKS, attributes.ELSEWHERE, attributes.RAISED),
+    *(deepfake.GENERAL, deepfake.MANY, deepfake.THESE, deepfake.THINGS, deepfake.DONE, deepfake.DETERMINERS),
+    *(deepfake.MADE_OF, emotion.NO_EMOTION, emotion.VERDICT, emotion.ABSOLUTE, emotion.FINITE),
+    *(units.LEADS, units.CODE, units.FOLLOWS, units.HEADINGS, units.LINES, units.NOTHING),
+)
 # Long sentences of one kind, for what would take time that grows with their square.
 LONG = (
     "no happy sad ",
@@ -328,7 +415,7 @@ def test_answers_of_rendered_faces_are_their_labels(task: Task, split: Split) ->
     for seed in range(200):
         rng = np.random.default_rng(seed)
         case = sample._draw_case(task, sample.TEST_KIND[task], split, rng)
-        answer, labels = sample._answer(task, case, rng)
+        answer, labels = sample._answer(task, case, rng), sample._label(task, case)
         assert parse(answer, task) == (frozenset(labels) if isinstance(labels, list) else labels), answer
 
 
@@ -349,6 +436,12 @@ def test_tables_have_sources_and_name_labels() -> None:
     said = [row[0] for row in (*attributes.PHRASES, *attributes.FEATURES)]
     assert {name[1:] for says in said for name in says.split()} == {*ATTRIBUTES}
     sources = [row[1] for row in (*emotion.WORDS, *deepfake.WORDS, *attributes.PHRASES, *attributes.FEATURES)]
+    sources += [source for _, source, _ in units.FORMS]
+    for table in RULES:
+        assert table
+        sources += [source for source, _ in table]
+        for _, rule in table:
+            re.compile(rule)
     assert all(sources)
     assert {0.0, 1.0, 2.0, 16.0} <= set(age.STAGES)
 

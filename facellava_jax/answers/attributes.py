@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 from .claims import Claim, read_statements, settle
-from .words import Lexicon, Mention, compile_pattern
+from .words import ANSWERS, QUIRK, Lexicon, Mention, Rule, any_of, compile_pattern
 
 # CelebA's names in its order: Liu et al., Deep Learning Face Attributes in the Wild (2015), list_attr_celeba.txt.
 ATTRIBUTES = (
@@ -23,6 +23,7 @@ CELEBA = "CelebA's own name"
 EVERYDAY = "everyday words of the same meaning (Merriam-Webster's thesaurus)"
 OPPOSITE = "the opposite, as Merriam-Webster's thesaurus gives it"
 KIND = "a kind of it, or what it takes"
+IMAGE = "image, picture, photo, photograph, video, frame, portrait"
 # Attributes that a phrase of its own names: what it says, by whose word, and the phrases.
 PHRASES: tuple[tuple[str, str, str], ...] = (
     ("+5_o_Clock_Shadow", CELEBA, "5 o clock shadow, 5 o'clock shadow, five o'clock shadow"),
@@ -59,7 +60,8 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
     (
         "-Heavy_Makeup",
         KIND,
-        "no makeup, without makeup, no make up, without make up, not wear makeup, not wearing makeup",
+        "no makeup, without makeup, no make up, without make up, not wear makeup, not wearing makeup, without any "
+        "makeup, without any make up, not wear any makeup, not wearing any makeup, not wearing any make up",
     ),
     ("+Male", CELEBA, "male, males"),
     ("+Male", KIND, "man, gentleman, guy, masculine"),
@@ -104,7 +106,8 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
         "",
         EVERYDAY,
         "years old, year old, months old, month old, how old, older than, younger than, smile lines, his or her, "
-        "to tie, tie up, tie back, tie his, tie her, tie their, ties his, ties her",
+        "to tie, tie up, tie back, tie his, tie her, tie their, ties his, ties her, tie dye, tie dyed, bald eagle, "
+        "bald eagles",
     ),
     (
         "",
@@ -112,6 +115,7 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
         "he or she, she or he, her or his, him or her, he/she, his/her, blond beard, blond eyebrows, blurry "
         "background, background is blurry",
     ),
+    ("", EVERYDAY, ", ".join(f"{age} {image}" for age in ("old", "older") for image in IMAGE.split(", "))),
 )
 # Who is spoken of. A pronoun counts less than a noun: it may be another's.
 PRONOUNS: Mapping[str, bool] = {
@@ -126,7 +130,6 @@ DEFINITE = r"\b(?:the|this|that) (?:[a-z]+ )?$"
 HAIR = "hair, hairs, haired, hair color, hair colour"
 BROWS = "eyebrows, eyebrow, brows, brow"
 LIPS, NOSE, EYES, FACE, MOUTH = "lips, lip", "nose, nosed", "eyes, eyed", "face, faced, face shape", "mouth, mouthed"
-IMAGE = "image, picture, photo, photograph, video, frame, portrait"
 # Attributes of a part: what it says, by whose word, the part, and what it is like.
 FEATURES: tuple[tuple[str, str, str, str], ...] = (
     ("+Arched_Eyebrows", CELEBA, BROWS, "arched"),
@@ -150,6 +153,7 @@ FEATURES: tuple[tuple[str, str, str, str], ...] = (
     ("+Bushy_Eyebrows", EVERYDAY, BROWS, "thick, dense, full"),
     ("-Bushy_Eyebrows", OPPOSITE, BROWS, "thin, sparse"),
     ("+Chubby", EVERYDAY, FACE, "full, fleshy"),
+    ("", EVERYDAY, FACE, "full of"),
     ("-Chubby", OPPOSITE, FACE, "thin, slender, lean, gaunt"),
     ("+Gray_Hair", CELEBA, HAIR, "gray, grey"),
     ("+Gray_Hair", KIND, HAIR, "graying, greying, silver, white, salt and pepper"),
@@ -177,7 +181,7 @@ FEATURES: tuple[tuple[str, str, str, str], ...] = (
     ("+Pointy_Nose", EVERYDAY, NOSE, "pointed, sharp"),
     ("-Pointy_Nose", OPPOSITE, NOSE, "rounded, blunt, flat, bulbous"),
     ("+Receding_Hairline", CELEBA, "hairline, hair line", "receding"),
-    ("+Receding_Hairline", EVERYDAY, "hairline, hair line", "receded, high"),
+    ("+Receding_Hairline", EVERYDAY, "hairline, hair line", "receded, recedes, high"),
     ("-Receding_Hairline", OPPOSITE, "hairline, hair line", "full, low"),
     ("+Rosy_Cheeks", CELEBA, "cheeks, cheek", "rosy"),
     ("+Rosy_Cheeks", EVERYDAY, "cheeks, cheek", "flushed, blushing, pink, red, reddish, ruddy"),
@@ -186,25 +190,51 @@ FEATURES: tuple[tuple[str, str, str, str], ...] = (
     ("+Wavy_Hair", CELEBA, HAIR, "wavy"),
     ("+Wavy_Hair", KIND, HAIR, "curly, curled, curls"),
 )
-# Words that stand among those before a part and after it.
-AMONG = (
-    "and or a an very rather quite slightly somewhat fairly extremely really partly partially completely well long "
-    "short medium length shoulder shaggy fine thick thin dark light dirty ash jet strawberry reddish golden silky "
-    "shiny neat messy cropped pressed red pink styled combed back natural naturally soft smooth wide half dyed curly "
-    "straight both pair of"
+# Words among those that say what a part is like, before it and after it, and those that lead from it to these.
+AMONG: tuple[Rule, ...] = (
+    (f"{QUIRK}: coordinators, determiners and of-phrases of number", "and or a an both pair of"),
+    (f"{QUIRK}: degree adverbs", "very rather quite slightly somewhat fairly extremely really partly partially"),
+    (f"{QUIRK}: degree adverbs", "completely well half naturally"),
+    (
+        ANSWERS,
+        "long short medium length shoulder shaggy fine thick thin dark light dirty ash jet strawberry reddish golden "
+        "silky shiny neat messy cropped pressed red pink styled combed back natural soft smooth wide dyed curly "
+        "straight",
+    ),
 )
-AFTER = "not no longer anymore neither nor but rather than instead also both be to in color colour"
-LINKS = "is are was were look looks looked appear appears appeared seem seems seemed being be that which"
+AFTER: tuple[Rule, ...] = (
+    (f"{QUIRK}: negation and coordination", "not no longer anymore neither nor but rather than instead both"),
+    (f"{QUIRK}: focusing adverbs", "just only also"),
+    (ANSWERS, "be to in color colour"),
+)
+LINKS: tuple[Rule, ...] = (
+    (
+        f"{QUIRK}: copular verbs",
+        "is are was were look looks looked appear appears appeared seem seems seemed being be",
+    ),
+    (f"{QUIRK}: relative pronouns", "that which"),
+)
 # "The face has an oval shape."
 OF_ITS_OWN = (
     r" (?:has|have|had|is of|are of|of) (?:an? )?(?:[a-z]+,? ){1,3}(?:shape|form|tone|texture|colou?r|contour)\b"
 )
 # What is worn, unless it is somewhere else.
 WORN = ("Wearing_", "Eyeglasses")
-ELSEWHERE = (
-    r" (?:(?:that )?(?:is|are|lies?|lying|hangs?|hanging|sits?|sitting|placed|resting|kept) )*"
-    r"(?:on|in|near|beside|next to|behind|under) (?:the|a|an|his|her|their) (?:[a-z]+ )?"
-    r"(?:table|desk|shelf|wall|background|chair|hands?|rack|floor|ground|bed|hook|bag|pocket)\b"
+ELSEWHERE: tuple[Rule, ...] = (
+    (
+        f"{QUIRK}: prepositions of position; the places are the answers'",
+        r" (?:(?:that )?(?:is|are|lies?|lying|hangs?|hanging|sits?|sitting|placed|resting|kept) )*"
+        r"(?:on|in|near|beside|next to|behind|under) (?:the|a|an|his|her|their) (?:[a-z]+ )?"
+        r"(?:table|desk|shelf|wall|background|chair|hands?|rack|floor|ground|bed|hook|bag|pocket)\b",
+    ),
+)
+# Glasses that are worn, but not before the eyes.
+RAISED: tuple[Rule, ...] = (
+    (
+        f"{QUIRK}: prepositions of position; the places are the answers'",
+        r" (?:(?:is|are|worn|perched|pushed|resting|placed|up|back) )*(?:on top of|atop|above|on|over|onto) "
+        r"(?:the|a|an|his|her|their) (?:[a-z]+ )?(?:head|hair|forehead|hat|cap)\b",
+    ),
 )
 # A sentence that goes on about what the one before it was about.
 IT = (
@@ -216,6 +246,10 @@ IT = (
 def _read_values(text: str) -> Values:
     """("Male", True), ("Young", False) for "+Male -Young"."""
     return tuple((name[1:], name[0] == "+") for name in text.split())
+
+
+def _read_words(rules: Sequence[Rule]) -> frozenset[str]:
+    return frozenset(word for _, words in rules for word in words.split())
 
 
 @cache
@@ -239,13 +273,13 @@ def _likenesses(parts: str) -> Lexicon[Values]:
 def _among(parts: str) -> frozenset[str]:
     """Words that may stand among those that say what these parts are like."""
     likes = " ".join(likes for *_, each, likes in FEATURES if each == parts)
-    return frozenset(f"{AMONG} {likes.replace(',', '')}".split())
+    return frozenset([*likes.replace(",", "").split(), *_read_words(AMONG)])
 
 
 @cache
 def _after() -> tuple[frozenset[str], frozenset[str]]:
     """Words that lead from a part to what it is like, and those that may stand among these."""
-    return frozenset(LINKS.split()), frozenset(f"{AFTER} {LINKS}".split())
+    return _read_words(LINKS), _read_words([*AFTER, *LINKS])
 
 
 def _find_parts(text: str, about: str | None) -> list[Mention[str]]:
@@ -275,7 +309,8 @@ def _find_features(text: str, parts: Sequence[Mention[str]]) -> Iterator[Mention
         linked = text.startswith(":", end) or (last < len(words) and words[last].group() in links)
         if not linked and not text.startswith(" ", end):
             continue
-        allowed = among | after if linked else among
+        # "Blond hair and a brown beard": an article begins another part.
+        allowed = among | after if linked else among - {"a", "an"}
         while last < len(words) and words[last].group() in allowed and _joins(text, end, starts[last]):
             end = words[last].end()
             last += 1
@@ -308,9 +343,10 @@ def parse_attributes(text: str) -> dict[str, bool] | None:
         for mention in sorted([*phrases, *features], key=lambda mention: mention.start):
             start, end = mention.start, mention.end
             stated = statement.states(start, end)
-            elsewhere = compile_pattern(ELSEWHERE).match(statement.text, end)
+            elsewhere = compile_pattern(any_of(ELSEWHERE)).match(statement.text, end)
+            raised = compile_pattern(any_of(RAISED)).match(statement.text, end)
             for name, value in mention.value:
-                if elsewhere and name.startswith(WORN):
+                if (elsewhere and name.startswith(WORN)) or (raised and name == "Eyeglasses"):
                     continue
                 if name in ABOUT_WHOM and compile_pattern(DEFINITE).search(statement.text, 0, start):
                     stated = True

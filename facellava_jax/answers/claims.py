@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, Literal, TypeVar
 
-from .sentences import Sentence
+from .sentences import EXCEPTION, Sentence
 from .words import REVISION, compile_pattern, split_sentences
 
 Value = TypeVar("Value")
@@ -20,7 +20,8 @@ Value = TypeVar("Value")
 HEAVIER, LIGHTER = 2, -2
 # Begin a clause, for the order of what is said, and a wider one, for the words that weigh it.
 CLAUSE = (
-    r"[;:]| - |\b(?:but|however|although|though|while|whereas|yet|then|before|until|which|who)\b"
+    rf"[;:]| - |{EXCEPTION}|,\s(?=(?:just|only|rather|instead)\b)"
+    r"|\b(?:but|however|although|though|while|whereas|yet|then|before|until|which|who)\b"
     r"|,\s(?=(?:and\s)?(?:i|he|she|it|they|we|the|his|her|their|this|is|are|was|were)\b)"
 )
 WIDE_CLAUSE = r";| - |\b(?:but|however|although|though|while|whereas|yet|then|before|until)\b"
@@ -47,7 +48,7 @@ WEIGHTS: tuple[tuple[int, Literal["clause", "whole clause", "wide clause"], str]
         "clause",
         r"\b(?:hints?|touch|traces?|tinge|tinged|undertones?|elements?|slight|slightly|mild|mildly|a little|a bit"
         r"|mixed|some|also|as well as|along with|combined with|possibly|perhaps|maybe|bordering on|as if|as though"
-        r"|others|other people|people|bystanders|crowd)\b|\bfrom (?:[a-z]+ )?$",
+        r"|others|other people|people|bystanders|crowd)\b|(?<!apart )(?<!aside )\bfrom (?:[a-z]+ )?$",
     ),
 )
 AT_FIRST = r" (?:at first|initially|at the (?:start|beginning|outset))\b"
@@ -72,10 +73,10 @@ ADDS = r"\b(?:too|as well|also|in addition|additionally)\b"
 # Openings of questions; what these name is not stated.
 ASKS = r"(?:so )?(?:is|are|was|were|do|does|did|can|could|has|have|how|what|which|who|why|should|would)\b|.*\bor\b"
 YES_OR_NO = (
-    r"(?P<yes>yes|yeah|yep|indeed|(?:definitely|certainly|absolutely|surely)(?! not)|of course(?! not)|no doubt"
-    r"|i (?:do )?(?:think|believe) so)\b"
-    r"|(?:no(?! idea)|nope|not(?! (?:sure|certain|clear))|never|none|hardly|scarcely|definitely|certainly|absolutely"
-    r"|surely|of course|i doubt (?:it|that|so)|i do not (?:think|believe) (?:so|that|it))\b"
+    r"(?P<yes>yes|true(?=\W*$)|yeah|yep|indeed|(?:definitely|certainly|absolutely|surely)(?! not)|of course(?! not)"
+    r"|no doubt|i (?:do )?(?:think|believe) so)\b"
+    r"|(?:false(?=\W*$)|no(?! idea)|nope|not(?! (?:sure|certain|clear))|never|none|hardly|scarcely|definitely|certainly"
+    r"|absolutely|surely|of course|i doubt (?:it|that|so)|i do not (?:think|believe) (?:so|that|it))\b"
 )
 
 
@@ -114,6 +115,10 @@ class Statement(Sentence):
     def leads(self, pattern: str, start: int) -> bool:
         """Whether the pattern stands before `start`, in the same clause."""
         return bool(compile_pattern(pattern).search(self.text, self._begin("wide clause", start), start))
+
+    def before(self, start: int) -> str:
+        """What stands before `start` in the same clause."""
+        return self.text[self._begin("clause", start) : start]
 
     def share(self, end: int) -> float | None:
         """The share, 0 to 1, that is given to what is said up to `end`."""

@@ -1,10 +1,11 @@
 """Whether an answer takes a picture or a clip for real or fake."""
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 
-from .claims import Claim, read_statements, settle
-from .words import Lexicon, Mention, Row, Weighed, compile_pattern
+from .claims import Claim, Statement, read_statements, settle
+from .words import QUIRK, Lexicon, Mention, Row, Rule, Weighed, any_of, compile_pattern
 
 STRONG, WEAK = 4, 1
 OPPOSITES = {"real": "fake", "fake": "real"}
@@ -35,6 +36,7 @@ WORDS: tuple[Row, ...] = (
         "face swaps, face swapped, face swapping, swapped, faceswap, reenactment, face reenactment, spoof, spoofed, "
         "morphed",
     ),
+    ("fake", FORENSICS, WEAK, "ai"),
     (
         *("fake", EVERYDAY, STRONG),
         "altered, alteration, alterations, doctored, edited, modified, counterfeit, fabricated, inauthentic, bogus, "
@@ -45,12 +47,40 @@ WORDS: tuple[Row, ...] = (
         *(None, EVERYDAY, 0),
         "real time, real life, real world, natural light, natural lighting, artificial light, artificial lighting, "
         "original source, original file, compression artifacts, compression artefacts, true or false, false color, "
-        "false colors",
+        "false colors, as an ai, ai model, ai assistant, ai language model, ai system",
     ),
 )
 # Of others or of forgeries as such: "deepfakes are made with ...", "manipulated videos often show ...".
-GENERAL = r"^(?:deepfakes|deep fakes|forgeries|fakes)$"
-MANY, THESE = r" (?:videos|clips|images|pictures|photos|recordings|media)\b", r"\b(?:these|both|all|the) $"
+GENERAL: tuple[Rule, ...] = ((f"{QUIRK}: generic reference of plurals", "deepfakes|deep fakes|forgeries|fakes"),)
+MANY: tuple[Rule, ...] = (
+    (f"{QUIRK}: generic reference of plurals", r" (?:videos|clips|images|pictures|photos|recordings|media)\b"),
+)
+THESE: tuple[Rule, ...] = ((f"{QUIRK}: determiners of specific reference", r"\b(?:these|both|all|the) $"),)
+# A thing that was real, and what has been done to it: "the original face has been replaced", "an edit of a real clip".
+THINGS: tuple[Rule, ...] = (
+    ("what the question is asked about: a video, an image, a face", "videos?|images?|faces?"),
+    (
+        EVERYDAY,
+        "persons?|people|identity|clips?|footage|pictures?|photos?|photographs?|recordings?|frames?|films?|man|woman|actors?|subjects?|features"
+        "|material|source",
+    ),
+)
+DONE: tuple[Rule, ...] = (
+    (
+        FORENSICS,
+        "tampered(?: with)?|deepfaked|deep faked|manipulated|forged|synthesi[sz]ed|face swapp(?:ed|ing)|swapped|spoofed"
+        "|morphed|faked",
+    ),
+    (EVERYDAY, "altered|doctored|edited|modified|fabricated|falsified|photoshopped|replaced"),
+)
+# Before what has been done, these make it an attribute of another thing.
+DETERMINERS: tuple[Rule, ...] = ((f"{QUIRK}: determiners and prepositions", "an?|the|any|every|like|than|of"),)
+MADE_OF: tuple[Rule, ...] = (
+    (
+        FORENSICS,
+        "version|copy|edit|rendition|imitation|manipulation|alteration|modification|swap|fake|deepfake|forgery",
+    ),
+)
 # Both at once, as in a question: neither is stated.
 ALTERNATIVE = r"\s*(?:,?\s*or|/|vs\.?|versus)\s*(?:an? |is it |was it |has it been )?"
 
@@ -63,8 +93,15 @@ def _lexicon() -> Lexicon[Weighed]:
 def parse_deepfake(text: str) -> str | None:
     """Whether "real" or "fake"; to deny one is to state the other."""
     claims: list[Claim[str]] = []
+    asked = False
     for statement in read_statements(text):
-        words = [word for word in _lexicon().find(statement.text) if not _is_general(statement.text, word)]
+        found = [word for word in _lexicon().find(statement.text) if not _is_general(statement.text, word)]
+        words = [
+            word
+            for word in found
+            if not (_was_real(statement, word, found) or _is_value(statement.text, word, found, asked))
+        ]
+        asked = statement.answer is not None
         for index, word in enumerate(words):
             label, weight = word.value
             stated, share = statement.states(word.start, word.end), statement.likelihood(word.start, word.end)
@@ -79,9 +116,38 @@ def parse_deepfake(text: str) -> str | None:
 
 
 def _is_general(text: str, word: Mention[Weighed]) -> bool:
-    if not text[: word.start].strip() and compile_pattern(GENERAL).match(text[word.start : word.end]):
+    if not text[: word.start].strip() and compile_pattern(any_of(GENERAL)).fullmatch(text[word.start : word.end]):
         return True
-    return bool(compile_pattern(MANY).match(text, word.end)) and not compile_pattern(THESE).search(text, 0, word.start)
+    many = compile_pattern(any_of(MANY)).match(text, word.end)
+    return bool(many) and not compile_pattern(any_of(THESE)).search(text, 0, word.start)
+
+
+def _was_real(statement: Statement, word: Mention[Weighed], words: Sequence[Mention[Weighed]]) -> bool:
+    """Whether what is real is what was forged, or a forgery: "a real fake"."""
+    text = statement.text
+    if word.value.label != "real":
+        return False
+    if compile_pattern(rf"\b{any_of(MADE_OF)} of (?:(?:an?|the|some) )?$").search(text, 0, word.start):
+        return True
+    if any(other.start == word.end + 1 and other.value.label == "fake" for other in words):
+        return True
+    thing = compile_pattern(rf" (?:[a-z]+ ){{0,2}}?{any_of(THINGS)}\b").match(text, word.end)
+    attribute = compile_pattern(rf"\b{any_of(DETERMINERS)}(?: [a-z]+ly)? $")
+    return bool(thing) and any(
+        compile_pattern(any_of(DONE)).fullmatch(text, other.start, other.end)
+        and not attribute.search(text, 0, other.start)
+        and statement.states(other.start, other.end) is not None
+        for other in words
+        if other.start > word.end
+    )
+
+
+def _is_value(text: str, word: Mention[Weighed], words: Sequence[Mention[Weighed]], asked: bool) -> bool:
+    """Whether true or false is what another word is said to be: "fake: true", or a question's answer: "Fake? True."."""
+    if text[word.start : word.end] not in ("true", "false"):
+        return False
+    gap = text[max((other.end for other in words if other.end <= word.start), default=0) : word.start].strip()
+    return asked and not gap if word is words[0] else gap in (":", "=")
 
 
 def _are_alternatives(text: str, words: list[Mention[Weighed]]) -> bool:

@@ -2,8 +2,8 @@
 
 from functools import cache
 
-from .claims import HEAVIER, Claim, read_statements, settle
-from .words import Lexicon, Mention, Row, Weighed, compile_pattern
+from .claims import HEAVIER, LIGHTER, Claim, read_statements, settle
+from .words import QUIRK, Lexicon, Mention, Row, Rule, Weighed, any_of, compile_pattern
 
 EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear", "contempt")
 
@@ -86,18 +86,38 @@ WORDS: tuple[Row, ...] = (
         None,
         EVERYDAY,
         0,
-        "i am afraid, happy to help, glad to help, happy to assist, no surprise, smile lines, laugh lines",
+        "i am afraid, happy to help, glad to help, happy to assist, no surprise, smile lines, laugh lines, "
+        "surprise party, happy birthday, happy song, happy music, happy ending, sad song, sad music, sad ending",
     ),
 )
 # No emotion is the neutral one (its class in the data sets), unless it is one that cannot be told.
-NO_EMOTION = (
-    r"\b(?:no|not (?:show|showing|display|displaying|express|expressing|convey|exhibit|reveal)|without|lack of|lacks"
-    r"|absence of|devoid of|void of) (?:any )?(?:[a-z]+ ){0,2}?(?:emotions?|emotional expression|facial expression)\b"
-    r"(?! (?:can be|could be) (?:told|determined|identified|recogni[sz]ed|inferred)| (?:other than|except|but"
-    r"|besides)\b)"
+NO_EMOTION: tuple[Rule, ...] = (
+    (
+        f"{QUIRK}: clause negation and words negative in meaning",
+        r"\b(?:no|not (?:show|showing|display|displaying|express|expressing|convey|exhibit|reveal)|without|lack of"
+        r"|lacks|absence of|devoid of|void of) (?:any )?(?:[a-z]+ ){0,2}?"
+        r"(?:emotions?|emotional expression|facial expression)\b"
+        r"(?! (?:can be|could be) (?:told|determined|identified|recogni[sz]ed|inferred)| (?:other than|except|but"
+        r"|besides)\b)",
+    ),
 )
 # Before a word in its clause, these say that the emotion is what is spoken of.
-VERDICT = r"\b(?:emotions?|emotional|expression|expresses|feelings?|feels|mood|affect)\b"
+VERDICT: tuple[Rule, ...] = (
+    ("the question's own word: emotion", "emotions?|emotional"),
+    (EVERYDAY, "expression|expresses|feelings?|feels|mood|affect"),
+)
+# A clause without a finite verb tells how one looks rather than what one feels: "..., her brows raised in surprise".
+ABSOLUTE: tuple[Rule, ...] = ((f"{QUIRK}: absolute clauses", r",\s(?:and )?(?:his|her|their|its|the) "),)
+FINITE: tuple[Rule, ...] = (
+    (f"{QUIRK}: primary verbs", "is|are|was|were|has|have|had|does|do|did"),
+    (f"{QUIRK}: modal auxiliaries", "can|could|may|might|must|will|would|should"),
+    (f"{QUIRK}: copular verbs", "looks|seems?|appears?|becomes?|feels?|turns?|remains?|ends?|starts?"),
+    (
+        f"{EVERYDAY}: to show",
+        "shows?|expresses|displays?|suggests?|indicates?|points?|conveys?|reveals?|exhibits?|reflects?|betrays?|signals?"
+        "|communicates?|speaks?|tells?|makes?",
+    ),
+)
 
 
 @cache
@@ -109,12 +129,17 @@ def _find(text: str) -> list[Mention[Weighed]]:
     """Words for emotions, without those that qualify the next."""
     none = [
         Mention(match.start(), match.end(), Weighed("neutral", STRONG))
-        for match in compile_pattern(NO_EMOTION).finditer(text)
+        for match in compile_pattern(any_of(NO_EMOTION)).finditer(text)
     ]
     words = [word for word in _lexicon().find(text) if not any(each.start <= word.start < each.end for each in none)]
     mentions = sorted([*none, *words], key=lambda mention: mention.start)
     qualified = {mention.start - 1 for mention in mentions if mention.value.weight == STRONG}
     return [mention for mention in mentions if mention.end not in qualified or text[mention.end] != " "]
+
+
+def _is_absolute(clause: str) -> bool:
+    absolute = compile_pattern(any_of(ABSOLUTE)).match(clause)
+    return bool(absolute) and not compile_pattern(rf"\b{any_of(FINITE)}\b").search(clause)
 
 
 def parse_emotion(text: str) -> str | None:
@@ -127,7 +152,8 @@ def parse_emotion(text: str) -> str | None:
         for mention in _find(statement.text):
             label, weight = mention.value
             if label and statement.states(mention.start, mention.end):
-                weight += HEAVIER * statement.leads(VERDICT, mention.start)
+                weight += HEAVIER * statement.leads(rf"\b{any_of(VERDICT)}\b", mention.start)
+                weight += LIGHTER * _is_absolute(statement.before(mention.start))
                 claims.append(statement.claim(label, mention.start, mention.end, weight, after))
             after = mention.end
     return settle(claims)

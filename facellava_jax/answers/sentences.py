@@ -25,20 +25,28 @@ TRIGGERS: Mapping[Kind, tuple[str, ...]] = {
         r"no ?:(?= ?aus? ?\d)",
     ),
     # Denies what it has between its words, and states what follows it.
-    "compare": (r"less (?:[a-z]+ ){1,3}than(?! \d)", r"not so much (?:[a-z]+ ){1,3}as"),
+    "compare": (
+        r"less (?:[a-z]+ ){1,3}than(?! \d)",
+        r"not so much (?:[a-z]+ ){1,3}as",
+        r"not (?:[a-z]+ ){1,3}so much as",
+    ),
     # Denies nothing, though it has a word that would.
     "state": (
-        r"no(?=\s*[,.:!])",
+        r"no(?=\s*[,.:!])|(?<=[:=] )no(?= aus? ?\d+ ?[:=])",
         r"no (?:doubt|question|wonder|lack of|reason to doubt)",
         r"not (?:only|just|merely|simply|without|in doubt|to mention)",
         r"not (?:hide|conceal|contain|suppress)",
         r"without (?:a |any )?doubt",
         r"nothing (?:but|less than)",
+        # A comparative that is denied is a superlative: "could not be happier".
+        r"(?:(?:could|can) not be|never (?:been|looked|felt|seemed))"
+        r"(?= (?!either|under|over|older|younger)(?:more\b|[a-z]+er\b))",
         r"as if|as though|even if|not a day (?:over|older than)",
         r"(?:no |not )?(?:much |any )?(?:younger|older|more|less|fewer) than(?= \d)",
         r"not (?:yet|quite|much over|much under)(?= \d)",
         r"if i (?:had|have) to|would be(?= \d)",
-        r"would (?:say|guess|estimate|place|put|call|describe|classify|label|go|pick|choose|judge|lean|opt|settle)",
+        r"would (?:only |just |still |rather )?(?:say|guess|estimate|place|put|call|describe|classify|label|go|pick"
+        r"|choose|judge|lean|opt|settle|report|list|score)",
     ),
     "open": (
         r"whether|if|unless|would|unable to|impossible to|unclear|uncertain|unsure|not sure",
@@ -67,11 +75,12 @@ SEEN = (
     r"(?:[a-z]+ly )?(?:present|visible|active|activated|observed|seen|detected|shown|evident|apparent|found|there"
     r"|noticeable|displayed|expressed|indicated|identified|involved|discernible|detectable|worn|appear|show|in use)\b"
 )
+VALUE_END = r"(?=\s*(?:$|[,():]|\.(?!\d)|- ))"
 # What reaches back to what is said of it, as in "AU4 and AU7 are not active"; values only to what they are of.
 AFTERWARDS: Mapping[Literal["open", "deny", "value"], tuple[str, ...]] = {
     "open": (
         rf"\b{BE}not (?:be )?(?:determined|told|judged|assessed|ruled out|excluded|confirmed)\b",
-        rf"\b{BE}(?:unclear|uncertain|questionable|debatable|hidden)\b",
+        rf"\b{BE}(?:unclear|uncertain|debatable|hidden|(?:too )?(?:hard|difficult) to (?:see|make out|discern))\b",
         # What something else would look like.
         r"\bwould (?:not )?(?:[a-z]+ly |also )?(?:show|have|need|require|look|involve|include|appear|display|exhibit"
         r"|produce|cause|bring|raise|lift|pull|widen|mean|create|leave)\b",
@@ -81,10 +90,17 @@ AFTERWARDS: Mapping[Literal["open", "deny", "value"], tuple[str, ...]] = {
         rf"\b{BE}not(?=\s*(?:$|[.,!)]))",
         rf"\b{BE}?(?:being )?(?:[a-z]+ly |also |all |both )?(?:absent|missing|inactive|lacking|unlikely|out)\b(?! of)",
         r"\b(?:can be|are|is|was|were) (?:ruled out|excluded|out of the question|off)\b",
+        rf"\b{BE}(?:[a-z]+ly |very |rather )?(?:doubtful|dubious|questionable|suspect|in (?:doubt|question))\b",
         r"\bintensity:? (?:of )?0\b",
+        # What only looks so: "AU7 could be confused with AU6, but it is AU6".
+        r"\b(?:could|can|might|may) (?:easily )?be (?:mistaken|confused|taken) (?:for|with) [^,;.]*,? but (?:here )?"
+        r"(?:it|this) is (?!not)",
     ),
     "value": (
-        r"(?<=[:=(-])\s?(?:no|not|none|false|absent|inactive|off|n/a|-1|0(?:\.0+)?%?)(?=\s*(?:$|[,):]|\.(?!\d)))",
+        rf"(?<=[:=(-])\s?(?:no|n|not|none|false|absent|inactive|off|n/a|-1|0(?:\.0+)?(?:%|/\d+)?){VALUE_END}",
+        r"(?<=[:=])\s?(?:false|absent|inactive|off|0(?:\.0+)?)(?= aus? ?\d)",
+        r"(?<=[:=])\s?no(?= aus? ?\d+ ?[:=])",
+        rf"(?<=[\w)]) (?:no|off){VALUE_END}",
         r"(?<=[:=(-])\s?(?:no|not any|little or no) (?:[a-z]+ )?(?:activity|activation|movement|evidence|signs?)\b",
     ),
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 from .claims import Statement, read_statements
-from .words import Lexicon, Mention, compile_pattern
+from .words import ANSWERS, QUIRK, Lexicon, Mention, Rule, any_of, compile_pattern
 
 # Names of the Facial Action Coding System: Ekman, Friesen and Hager, 2002; where 1978's is another, it follows.
 NAMES: Mapping[int, str] = {
@@ -54,47 +54,77 @@ NAMES: Mapping[int, str] = {
 }
 # Units of eyes and head (FACS 1978 and 2002), which answers name by their codes alone. 0 is the neutral face.
 CODES = {0, *NAMES, 41, 42, 44, *range(51, 59), *range(61, 67)}
-# Other forms of the names' words. They are read where an answer gives no code: beside codes they describe.
-FORMS: Mapping[str, tuple[str, ...]] = {
-    "raiser": ("raise", "raised", "raising", "raisers"),
-    "lowerer": ("lower", "lowered", "lowering"),
-    "tightener": ("tighten", "tightened", "tightening"),
-    "wrinkler": ("wrinkle", "wrinkled", "wrinkling"),
-    "puller": ("pull", "pulled", "pulling"),
-    "depressor": ("depress", "depressed", "depression"),
-    "stretcher": ("stretch", "stretched", "stretching"),
-    "pressor": ("press", "pressed", "pressing"),
-    "part": ("parted", "parting"),
-    "drop": ("dropped", "dropping", "drops"),
-    "dimpler": ("dimples", "dimpling"),
-    "puckerer": ("puckered", "puckering"),
-}
-# What leads to codes, a code with its side and its strength (A to E), and what joins codes to a list.
-LEAD = (
-    r"\b(?:au'?s?|(?:action )?units?|facs)(?: cod(?:e|es|ing))?(?: (?:that|which|are|is|were|include|active"
-    r"|activated|present|visible|shown|seen"
-    r"|detected|observed|not|inactive|absent|missing|numbers?|codes?|here|in the image)){0,5} ?[:=]? ?(?=\d)"
+FACS = "Facial Action Coding System: Ekman, Friesen and Hager, 2002"
+INFLECTED = "inflections and derivations (Merriam-Webster)"
+# Other forms of the names' last words: the word, the source, the forms. They are read where an answer gives no code:
+# beside codes they describe.
+FORMS: tuple[tuple[str, str, str], ...] = (
+    ("raiser", INFLECTED, "raise, raised, raising, raisers"),
+    ("lowerer", INFLECTED, "lower, lowered, lowering"),
+    ("tightener", INFLECTED, "tighten, tightened, tightening"),
+    ("wrinkler", INFLECTED, "wrinkle, wrinkled, wrinkling"),
+    ("puller", INFLECTED, "pull, pulled, pulling"),
+    ("depressor", INFLECTED, "depress, depressed, depression"),
+    ("stretcher", INFLECTED, "stretch, stretched, stretching"),
+    ("pressor", INFLECTED, "press, pressed, pressing"),
+    ("part", INFLECTED, "parted, parting"),
+    ("drop", INFLECTED, "dropped, dropping, drops"),
+    ("dimpler", INFLECTED, "dimples, dimpling"),
+    ("puckerer", INFLECTED, "puckered, puckering"),
 )
-CODE = r"(\d{1,2})[lrtbu]?[a-e]?(?![a-z\d%]|\.\d)"
+# What leads to codes, a code, and what joins codes to a list.
+LEADS: tuple[Rule, ...] = (
+    (
+        f"{FACS}: action units and their codes, with words of answers",
+        r"\b(?:au'?s?|(?:action )?units?|facs)(?: cod(?:e|es|ing))?(?: (?:that|which|are|is|were|include|active"
+        r"|activated|present|visible|shown|seen|detected|observed|not|inactive|absent|missing|numbers?|codes?|here"
+        r"|in the image)){0,5} ?[:=]? ?(?=\d)",
+    ),
+    (
+        ANSWERS,
+        r"^\W*(?:active|activated|present|visible|detected|predicted|inactive|absent) ?: ?"
+        r"(?=\d{1,2}(?:\W*$| ?[,+&]| and \d))",
+    ),
+)
+CODE: tuple[Rule, ...] = (
+    (f"{FACS}: a number, its side and its strength (A to E)", r"(\d{1,2})[lrtbu]?[a-e]?(?![a-z\d%]|\.\d)"),
+    ("OpenFace (Baltrusaitis et al., FG 2018): columns AU01_r and AU01_c", "(?: [rc](?= ?[:=,]))?"),
+)
 JOIN = r" ?(?:\([^()]*\))? ?(?:, ?(?:and |or )?|and |or |& ?|\+ ?|/ ?|- ?)"
 # Of a number in a list: what may follow one that is a code.
-FOLLOWS = r"(?= ?(?:$|[,.;:)/+&(-])| (?:and|or|are|is|were|was|with|at|in|on|which|that|can|active|visible|present)\b)"
+FOLLOWS: tuple[Rule, ...] = (
+    (ANSWERS, r" ?(?:$|[,.;:)/+&(-])"),
+    (f"{QUIRK}: conjunctions, prepositions and verbs", r" (?:and|or|with|at|in|on|which|that|are|is|were|was|can)\b"),
+    (ANSWERS, r" (?:active|visible|present)\b"),
+)
 ONLY_NUMBERS = r"(?:\d{1,2}|and|[\s,.;+&/()-])+"
 # The heading of a table or a list, and its lines that begin with a code.
-HEADING = r"(?m)^[^\w\n]*(?:the )?(?:[a-z]+ )?(?:aus?|action units?)(?: (?:codes?|numbers?))? ?(?::.*)?$"
-LINE = (
-    r"(?m)^([^\w\n]*)(?=\d{1,2} ?(?:[ :]*$|[:=(,] ?(?:yes|no|present|absent|active|inactive|true|false|on|off|[01]\b)))"
+HEADINGS: tuple[Rule, ...] = (
+    (ANSWERS, r"(?m:^)[^\w\n]*(?:the )?(?:[a-z]+ )?(?:aus?|action units?)(?: (?:codes?|numbers?))? ?(?::.*)?(?m:$)"),
+)
+LINES: tuple[Rule, ...] = (
+    (
+        ANSWERS,
+        r"(?m:^)([^\w\n]*)(?=\d{1,2} ?(?:[ :]*(?m:$)|[:=(,] ?"
+        r"(?:yes|no|y|n|present|absent|active|inactive|true|false|on|off|[01]\b)))",
+    ),
 )
 # Between a code and its name.
 BESIDE = r"\s*[(:-]?\s*(?:the )?(?:(?:aus?|(?:action )?units?) ?)?"
-NOTHING = (
-    r"\b(?:no|none of the|not (?:a single|one)|zero) (?:[a-z]+ ){0,3}?(?:action units?|aus?)\b(?! ?\d)",
-    r"\b(?:no|any) (?:[a-z]+ ){0,2}?(?:facial|muscle) (?:movements?|activity|activation)\b",
-    r"\bnot (?!determine|identify|tell|say|recogni|assess|provide)(?:[a-z]+ ){0,3}any (?:[a-z]+ ){0,2}"
-    r"(?:action units?|aus)\b",
-    r"\b(?:action units?|aus?)(?: [a-z]+){0,3} ?: ?none\b",
-    r"\ball (?:[a-z]+ ){0,3}?(?:action units|aus) (?:are|were) (?:inactive|absent|off|not active)\b",
-    r"^\W*none\W*$",
+NOTHING: tuple[Rule, ...] = (
+    (
+        f"{QUIRK}: clause negation by no, none, not ... any",
+        r"\b(?:no|none of the|not (?:a single|one)|zero) (?:[a-z]+ ){0,3}?(?:action units?|aus?)\b(?! ?\d)"
+        r"|\b(?:no|any) (?:[a-z]+ ){0,2}?(?:facial|muscle) (?:movements?|activity|activation)\b"
+        r"|\bnot (?!determine|identify|tell|say|recogni|assess|provide)(?:[a-z]+ ){0,3}any (?:[a-z]+ ){0,2}"
+        r"(?:action units?|aus)\b",
+    ),
+    (
+        ANSWERS,
+        r"\b(?:action units?|aus?)(?: [a-z]+){0,3} ?: ?none\b"
+        r"|\ball (?:[a-z]+ ){0,3}?(?:action units|aus) (?:are|were) (?:inactive|absent|off|not active)\b"
+        r"|^\W*none\W*$",
+    ),
 )
 
 
@@ -111,12 +141,17 @@ def _forms() -> Lexicon[int]:
     )
 
 
+@cache
+def _read_forms() -> dict[str, list[str]]:
+    return {word: forms.split(", ") for word, _, forms in FORMS}
+
+
 def _inflect(name: str) -> Iterator[str]:
     stem, _, last = name.rpartition(" ")
     plurals = (stem.replace(part, f"{part}s") for part in ("brow", "lip", "lid", "cheek", "corner"))
     for part in {stem, stem.replace("brow", "eyebrow"), *plurals}:
         yield f"{part} {last}".strip()
-        for form in FORMS.get(last, ()):
+        for form in _read_forms().get(last, ()):
             yield f"{part} {form}".strip()
             if form.endswith("ed"):
                 yield from (f"{part} {verb} {form}" for verb in ("is", "are", "has", "have"))
@@ -124,14 +159,15 @@ def _inflect(name: str) -> Iterator[str]:
 
 
 def _find_codes(text: str) -> Iterator[Mention[int]]:
-    code, joined = compile_pattern(CODE), re.compile(rf"{JOIN}(?:(?P<lead>aus? ?)?{CODE})")
-    for lead in compile_pattern(LEAD).finditer(text):
+    pattern = "".join(part for _, part in CODE)
+    code, joined = compile_pattern(pattern), compile_pattern(rf"{JOIN}(?:(?P<lead>aus? ?)?{pattern})")
+    for lead in compile_pattern(any_of(LEADS)).finditer(text):
         match = code.match(text, lead.end())
         while match:
             number = match.lastindex or 0
             yield Mention(match.start(number), match.end(), int(match[number]))
             following = joined.match(text, match.end())
-            if not following or following["lead"] or not compile_pattern(FOLLOWS).match(text, following.end()):
+            if not following or following["lead"] or not compile_pattern(any_of(FOLLOWS)).match(text, following.end()):
                 break
             match = following
 
@@ -157,8 +193,8 @@ def _states(statement: Statement, mention: Mention[int]) -> bool | None:
 
 def _mark_codes(text: str) -> str:
     """The lines below a heading, with "au" before the codes that they begin with."""
-    if heading := compile_pattern(HEADING).search(text):
-        return text[: heading.end()] + compile_pattern(LINE).sub(r"\1au ", text[heading.end() :])
+    if heading := compile_pattern(any_of(HEADINGS)).search(text):
+        return text[: heading.end()] + compile_pattern(any_of(LINES)).sub(r"\1au ", text[heading.end() :])
     return text
 
 
@@ -177,5 +213,5 @@ def parse_units(text: str) -> frozenset[int] | None:
         if statement.revises and any(said.values()):
             active.clear()
         active |= said
-        spoken |= bool(said) or bool(compile_pattern(*NOTHING).search(statement.text))
+        spoken |= bool(said) or bool(compile_pattern(any_of(NOTHING)).search(statement.text))
     return frozenset(unit for unit, stated in active.items() if stated and unit) if spoken else None

@@ -8,6 +8,10 @@ from functools import cache
 from typing import Generic, NamedTuple, TypeVar
 
 Value = TypeVar("Value")
+# A source, and what it names: a pattern, or words between spaces.
+Rule = tuple[str, str]
+QUIRK = "Quirk et al., A Comprehensive Grammar of the English Language (1985)"
+ANSWERS = "how answers put it (tests/answers.jsonl)"
 
 # Rewritten in turn, in lower case. JSON, Markdown and CelebA's underscores become words.
 PLAIN: tuple[tuple[str, str], ...] = (
@@ -17,6 +21,8 @@ PLAIN: tuple[tuple[str, str], ...] = (
     (r"\u2014|\u2015|(?<=\s)[\u2012\u2013](?=\s)", " - "),
     (r"[\u2010-\u2013\u2212]", "-"),
     (r"\|", " : "),
+    # A ranking: "surprise > fear".
+    (r"(?<=[a-z]) > (?=[a-z])", ", "),
     # LaTeX: \boxed{42}.
     (r"\\[a-z]+(?=\{)|\$(?!\d)", ""),
     (r"[*_#>~\u2248\"\u201c\u201d\u201e\u00ab\u00bb\[\]{}\\]", " "),
@@ -26,7 +32,13 @@ PLAIN: tuple[tuple[str, str], ...] = (
     (r"\bi\.\s?e\.", "that is"),
     (r"\be\.\s?g\.", "for example"),
     (r"\b(approx|vs|etc|ca|dr|mr|mrs|ms)\.(?=\s+[a-z\d])", r"\1"),
-    (r"\by/o\b", "yo"),
+    (r"(?<![a-z])y(?:/o\b|\. ?o\b\.?)", "yo"),
+    (r"\ba\.\s?u\.(?=\s?\d)", "au"),
+    # Ticks and crosses, after what they are of or before it.
+    (r"(?<=[\w)])[^\S\n]*[\u2705\u2713\u2714\u2611]\ufe0f?", ": yes,"),
+    (r"(?<=[\w)])[^\S\n]*[\u274c\u274e\u2612\u2717\u2718]\ufe0f?", ": no,"),
+    (r"[\u2705\u2713\u2714\u2611]\ufe0f?", " yes "),
+    (r"[\u274c\u274e\u2612\u2717\u2718]\ufe0f?", " no "),
     (r"\bca(?:n't|nnot|nt)\b", "can not"),
     (r"\bwon't\b", "will not"),
     (r"n't\b", " not"),
@@ -55,6 +67,11 @@ PIECE = r"(?s).{1,600}(?!\w)|.{1,600}"
 def compile_pattern(*alternatives: str) -> re.Pattern[str]:
     """Once, when it is first needed, so that importing the package is quick."""
     return re.compile("|".join(alternatives))
+
+
+def any_of(rules: Iterable[Rule]) -> str:
+    """A pattern of what one of the rules names."""
+    return f"(?:{'|'.join(pattern for _, pattern in rules)})"
 
 
 def plain_words(text: str) -> str:

@@ -53,7 +53,10 @@ class Eval:
     workers: int | None = None
     """Processes that look for faces; by default one for each core, or fewer for few media."""
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=-1, fsdp=1))
-    """How this process's devices share the work: by default each has the whole model and some of the examples."""
+    """How this process's devices share the work: by default each has the whole model and some of the examples.
+
+    On any number answers are the same, and scores to rounding.
+    """
     distributed: bool = False
     """This is one of several processes with the same OUT, on a cluster that JAX knows: TPU pods, Slurm, Kubernetes."""
 

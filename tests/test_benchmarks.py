@@ -207,6 +207,7 @@ def test_papers_numbers() -> None:
         ("celeba", "mean_accuracy"): (0.868, 0.901),
         ("ffpp", "accuracy"): (0.845, 0.888),
     }
+    assert all("could not be had" in BENCHMARKS[name].source for name in ("disfa", "bp4d"))
     assert {
         (name, metric): (values["zero_shot"], values["fine_tuned"])
         for name, benchmark in BENCHMARKS.items()
@@ -237,7 +238,10 @@ def test_media_that_are_not_there(copy: Folder, name: str) -> None:
     shutil.rmtree(first) if first.is_dir() else first.unlink()
     cause = refuse(name, folder)
     assert f"1 of {count:,} " in cause and " are not there, such as " in cause
-    assert cause.split("such as ")[1].split("/")[-1].split(".")[0] == first.name.split(".")[0]
+    absent, _, held = cause.split("such as ")[1].partition("; ")
+    assert absent.split("/")[-1].split(".")[0] == first.name.split(".")[0]
+    where, _, names = held.partition(" holds ")
+    assert names and (folder / where).is_dir() and first.is_relative_to(folder / where)
 
 
 def test_dfew_clips_as_filmed(copy: Folder) -> None:
@@ -252,6 +256,18 @@ def test_dfew_clips_as_filmed(copy: Folder) -> None:
         "00011": Path("Clip/original/part_1/11.mp4"),
         "00012": Path("Clip/original/part_2/12.mp4"),
     }
+
+
+def test_dfew_clips_no_deeper_than_they_are_published(copy: Folder) -> None:
+    folder = copy("dfew")
+    (folder / "Clip/clip_224x224").rename(folder / "deep")
+    (folder / "Clip/clip_224x224/below").mkdir(parents=True)
+    (folder / "Clip/clip_224x224/round").symlink_to("..")
+    (folder / "deep").rename(folder / "Clip/clip_224x224/below/deep")
+    cause = "3 of 3 media are not there, such as Clip/clip_224x224/00010; Clip/clip_224x224 holds below, round"
+    assert refuse("dfew", folder, "fold1") == cause
+    (folder / "Clip/clip_224x224/below/deep").rename(folder / "Clip/clip_224x224/deep")
+    assert read_truths("dfew", folder, "fold1") == TRUTHS["dfew", "fold1"]
 
 
 def test_dfew_lists_that_are_wrong(copy: Folder) -> None:
@@ -276,6 +292,21 @@ def test_crema_without_git_lfs(copy: Folder) -> None:
     for clip in (folder / "VideoFlash").iterdir():
         clip.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     assert "git lfs pull" in refuse("crema-d", folder)
+
+
+def test_folders_in_the_place_of_files(copy: Folder) -> None:
+    for name, place in (
+        ("crema-d", "VideoFlash/1001_IEO_ANG_HI.flv"),
+        ("crema-d", "SentenceFilenames.csv"),
+        ("celeba", "Anno/list_attr_celeba.txt"),
+        ("celeba", "Eval/list_eval_partition.txt"),
+        ("ffpp", "splits/test.json"),
+    ):
+        folder = copy(name)
+        (folder / place).unlink()
+        (folder / place).mkdir()
+        assert refuse(name, folder) == f"{place}: Is a directory"
+        (folder / place).rmdir()
 
 
 def test_crema_converted_clips(copy: Folder) -> None:
@@ -409,6 +440,8 @@ def test_celeba_labels_that_are_wrong(copy: Folder) -> None:
     assert refuse("celeba", folder).endswith("lacks Young")
     labels.write_text(before.replace("000004.jpg  1", "000004.jpg  0"))
     assert "line 6 is '000004.jpg  0" in refuse("celeba", folder)
+    labels.write_bytes(before.encode("utf-16"))
+    assert refuse("celeba", folder) == "Anno/list_attr_celeba.txt: no UTF-8 text"
     labels.write_text("\n".join(before.splitlines()[:-1]))
     cause = "1 pictures of the split are not in Anno/list_attr_celeba.txt, such as 000005.jpg"
     assert refuse("celeba", folder) == cause

@@ -1,4 +1,4 @@
-"""evaluate: faces kept beside the data, answers that go on where they stopped, results that depend on nothing else."""
+"""evaluate: faces kept beside the data, answers that go on where they stopped, the same results on any devices."""
 
 import dataclasses
 import json
@@ -42,6 +42,7 @@ from facellava_jax.synthetic import render_dataset, render_sample
 
 ROOT = Path(__file__).parent.parent
 SAMPLES, LENGTH = 10, 6
+SCORED: dict[str, Any] = {"method": "score", "task": "deepfake", "max_new_tokens": LENGTH}
 FRAMES = 8
 # Numbers of samples of each kind.
 FILMS: dict[int, Kind] = {0: "video", 1: "image"}
@@ -343,13 +344,17 @@ def test_what_the_results_are_of_is_written_beside_them(straight: Path, rendered
     assert run["benchmark"] == "faceinstruct" and run["examples"] == SAMPLES and run["seed"] == 0
     assert run["checkpoint_sha256"] == digest_checkpoint(checkpoint)
     assert run["versions"].keys() == {"facellava_jax", "jax", "jaxlib", "python"}
+    assert run["libraries"].keys() == {"numpy", "scikit-learn", "opencv-python-headless", "av"}
+    assert run["libraries"]["numpy"] == np.__version__
     assert run["config"]["model"]["dtype"] == run["dtype"] == "float32"
     assert run["faceless"] == run["unreadable"] == 0 and run["left_out"] == {}
 
 
-def start(data: Path, model: Path, out: Path, *more: str, **environment: str) -> "subprocess.Popen[bytes]":
+def start(
+    data: Path, model: Path, out: Path, *more: str, benchmark: str = "faceinstruct", **environment: str
+) -> "subprocess.Popen[bytes]":
     """The command, on one device."""
-    command = [sys.executable, "-c", "from facellava_jax.cli import main; main()", "eval", "faceinstruct"]
+    command = [sys.executable, "-c", "from facellava_jax.cli import main; main()", "eval", benchmark]
     options = {"--data": data, "--model": model, "--out": out, "--batch-size": 8, "--max-new-tokens": LENGTH}
     words = [str(word) for pair in options.items() for word in pair]
     return subprocess.Popen([*command, *words, *more], env={**os.environ, "XLA_FLAGS": "", **environment}, cwd=ROOT)
@@ -368,6 +373,56 @@ def test_killed_and_resumed_and_on_one_device(straight: Path, rendered: Path, ch
     before = (out / "predictions.jsonl").stat().st_mtime_ns
     assert start(rendered, checkpoint, out).wait() == 0
     assert (out / "predictions.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.fixture(scope="session")
+def scored(rendered: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a run that scores labels, on eight devices."""
+    out = tmp_path_factory.mktemp("scored") / "results"
+    evaluate(Evaluation(benchmark="faceinstruct", data=rendered, model=checkpoint, **SCORED), out, batch_size=8)
+    return out
+
+
+def test_scores_go_on_exactly_and_on_one_device_are_the_same_to_rounding(
+    scored: Path, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    out = tmp_path / "one"
+    assert start(evaluation.data, evaluation.model, out, "--method", "score", "--task", "deepfake").wait() == 0
+    for row, other in zip(read_table(out), read_table(scored), strict=True):
+        assert row["scores"] == pytest.approx(other["scores"], abs=1e-5)
+        assert row | {"scores": None} == other | {"scores": None}
+    metrics, others = (json.loads((each / "results.json").read_text())["tasks"]["deepfake"] for each in (out, scored))
+    for name in ("accuracy", "uar", "auc", "brier", "ece"):
+        assert metrics[name]["value"] == pytest.approx(others[name]["value"], abs=1e-5)
+
+    cut = shutil.copytree(scored, tmp_path / "cut")
+    (cut / "results.json").unlink()
+    first, second, end = (cut / "predictions.jsonl").read_text().split("\n")
+    assert not end
+    (cut / "predictions.jsonl").write_text(f"{first}\n{second[:99]}")
+    evaluate(dataclasses.replace(evaluation, **SCORED), cut, batch_size=8)
+    assert_same(cut, scored)
+
+
+def test_killed_while_faces_are_found_and_resumed(astronaut: np.ndarray, checkpoint: Path, tmp_path: Path) -> None:
+    clip = np.stack([astronaut[:320, 40 + at : 400 + at] for at in range(FRAMES)])
+    data = miniatures.build("crema-d", tmp_path / "crema", lambda *_: clip)
+    out, faces = tmp_path / "results", tmp_path / "crema.faces" / "VideoFlash"
+    process = start(data, checkpoint, out, "--limit", "4", "--workers", "1", benchmark="crema-d")
+    while not [*faces.glob("*.mp4")] and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len([*faces.glob("*.npy")]) < 4 and not (out / "predictions.jsonl").exists()
+    evaluation = Evaluation(benchmark="crema-d", data=data, model=checkpoint, limit=4, max_new_tokens=LENGTH)
+    evaluate(evaluation, out)
+    evaluate(evaluation, tmp_path / "straight", cache=tmp_path / "faces")
+    assert_same(out, tmp_path / "straight")
+    own, others = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+        for folder in (tmp_path / "crema.faces", tmp_path / "faces")
+    )
+    assert own == others and len(own) == 1 + 2 * 4
 
 
 def read_table_so_far(out: Path) -> int:
@@ -563,9 +618,50 @@ def test_a_folder_of_other_things_is_refused(evaluation: Evaluation, tmp_path: P
         pytest.raises(FolderError, match=rf"held is in use by process {os.getpid()} on .*: wait for its end"),
     ):
         evaluate(evaluation, tmp_path / "held")
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(EvaluateError, match=r"run.json is damaged: choose another --out$"):
-        evaluate(evaluation, tmp_path)
+    for text in ("{", "[]", "{}", "1"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(EvaluateError, match=r"run.json is damaged: choose another --out$"):
+            evaluate(evaluation, tmp_path)
+
+
+def test_of_versions_those_of_the_answers_are_compared(evaluation: Evaluation, straight: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(straight, tmp_path / "results")
+    run = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(run | {"libraries": {"numpy": "1.0"}}))
+    assert evaluate(evaluation, out)
+    assert_same(out, straight)
+    (out / "run.json").write_text(json.dumps(run | {"versions": run["versions"] | {"jax": "0.1"}}))
+    with pytest.raises(EvaluateError, match="holds results of versions "):
+        evaluate(evaluation, out)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "complaint"),
+    [
+        ("emotion", {"label": 5}, "label 5"),
+        ("age", {"label": "31"}, 'label "31"'),
+        ("action-units", {"label": [6, "12"]}, r'label \[6, "12"\]'),
+        ("attributes", {"label": {"Bald": "yes"}}, 'label {"Bald": "yes"}'),
+        ("deepfake", {"label": {"fake": True}}, 'label {"fake": true}'),
+        ("deepfake", {"answer": 5}, "answer 5"),
+        ("deepfake", {"scores": {"real": "most"}}, 'scores {"real": "most"}'),
+        ("deepfake", {"scores": [0.5, 0.5]}, r"scores \[0.5, 0.5\]"),
+        ("age", {"error": 1}, "error 1"),
+    ],
+)
+def test_rows_that_no_prediction_can_be_made_of(
+    evaluation: Evaluation, straight: Path, tmp_path: Path, task: str, changes: dict[str, Any], complaint: str
+) -> None:
+    out = shutil.copytree(straight, tmp_path / "results")
+    rows = read_table(out)
+    wrong = next(row for row in rows if row["task"] == task)
+    wrong |= changes
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (out / "predictions.jsonl").write_text(text)
+    remedy = "take this line out and run this again"
+    with pytest.raises(ResultsError, match=rf"predictions.jsonl: row {wrong['name']}: {complaint}: {remedy}$"):
+        evaluate(evaluation, out)
+    assert (out / "predictions.jsonl").read_text() == text
 
 
 def test_nothing_goes_into_the_data(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -579,9 +675,8 @@ def test_nothing_goes_into_the_data(evaluation: Evaluation, tmp_path: Path) -> N
     assert {*evaluation.data.rglob("*")} == before
 
 
-def test_scored_labels(evaluation: Evaluation, rendered: Path, tmp_path: Path) -> None:
-    evaluate(dataclasses.replace(evaluation, method="score", task="deepfake"), tmp_path / "results", batch_size=8)
-    rows = read_table(tmp_path / "results")
+def test_scored_labels(scored: Path, evaluation: Evaluation, rendered: Path, tmp_path: Path) -> None:
+    rows = read_table(scored)
     records = [each for each in json.loads((rendered / "data.json").read_text()) if each["task"] == "deepfake"]
     predictor = Predictor.load(evaluation.model)
     requests = [

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +20,7 @@ from facellava_jax.evaluate.metrics import Prediction, measure
 from facellava_jax.evaluate.page import element
 from facellava_jax.evaluate.plots import draw_task
 from facellava_jax.evaluate.report import write_results
-from facellava_jax.evaluate.table import format_results, format_runs, read_results
+from facellava_jax.evaluate.table import MAIN, format_results, format_runs, read_results
 from facellava_jax.results import ResultsError
 
 EVIL = '</td><script>alert("1")</script> & <img src=http://example.org/x>\x00\ud800'
@@ -310,12 +311,18 @@ def test_folders_without_results_are_named(content: str | None, error: str, tmp_
         (["run", "limit"], "3"),
         (["run", "checkpoint_sha256"], {"a": 1}),
         (["tasks"], []),
+        (["tasks"], {}),
         (["tasks", "beauty"], {}),
         (["tasks", "emotion"], 1),
         (["tasks", "emotion", "uar"], 0.5),
         (["tasks", "emotion", "uar"], {"value": 0.5}),
+        (["tasks", "emotion"], {}),
         (["tasks", "emotion", "uar", "value"], "0.5"),
+        (["tasks", "emotion", "uar", "value"], math.nan),
+        (["tasks", "emotion", "uar", "value"], 10**400),
+        (["tasks", "age", "mae", "high"], math.inf),
         (["tasks", "emotion", "uar", "paper"], {"zero_shot": "0.5"}),
+        (["tasks", "emotion", "uar", "paper"], {"zero_shot": math.nan}),
     ],
 )
 def test_results_that_no_table_can_be_made_of_are_damaged(
@@ -328,6 +335,16 @@ def test_results_that_no_table_can_be_made_of_are_damaged(
     (tmp_path / "results.json").write_text(json.dumps(results))
     with pytest.raises(ResultsError, match=r"^.*results\.json is damaged: run `facellava eval` with its --out again$"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_without_its_main_metric_is_damaged(folder: Path, tmp_path: Path, task: str) -> None:
+    for metric in MAIN[task]:
+        results = json.loads((folder / "results.json").read_text())
+        del results["tasks"][task][metric]
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        with pytest.raises(ResultsError, match=r"^.*results\.json is damaged: .*$"):
+            read_results(tmp_path)
 
 
 def test_two_hosts_that_write_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,25 @@ def test_bench_first_token(tmp_path: Path) -> None:
             assert parts == pytest.approx(measure["medians"]["facellava_jax"])
 
 
+@pytest.mark.slow
+def test_bench_score(tmp_path: Path) -> None:
+    small = ("--width", "128", "--layers", "2", "--pairs", "3", "--json", str(tmp_path / "numbers.json"))
+    heading, _, columns, *rows = run_script("bench_score.py", *small).splitlines()
+    assert "float32" in heading and "7 candidates; 3 turns" in heading
+    assert columns.split() == ["median", "seconds", "to", "at", "once"]
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["largest_difference"] < 1e-4
+    medians, ratios = numbers["medians"], numbers["ratios"]
+    assert [*medians] == ["at once", "one by one", "as rows", "plain"]
+    for row, side in zip(rows, medians, strict=True):
+        seconds, ratio = map(float, row.removeprefix(side).split())
+        assert seconds == pytest.approx(medians[side], abs=1e-3) and ratio == pytest.approx(ratios[side], abs=0.01)
+        assert ratios[side] == pytest.approx(medians[side] / medians["at once"])
+        assert len(numbers["runs"][side]) == 3
+    # What one reading of the prompt is worth, for seven candidates.
+    assert min(ratios["one by one"], ratios["plain"]) >= 3
+
+
 def test_bench_faces(tmp_path: Path) -> None:
     lines = run_script(
         "bench_faces.py", "--pairs", "1", "--seconds", "0.5", "--out", str(tmp_path / "numbers.json")

@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,9 @@ from .benchmark import Example
 from .rows import pack_label
 
 FACTS = "run.json"
-# Places may change: what lies there is told by a digest.
-PLACES = ("data", "model")
+# Told, but these may change: what lies at the places is told by a digest.
+MAY_CHANGE = ("data", "model", "libraries")
+LIBRARIES = ("numpy", "scikit-learn", "opencv-python-headless", "av")
 DIGESTS = {"examples_sha256": "other examples or other truths", "checkpoint_sha256": "another model"}
 
 Method = Literal["generate", "score"]
@@ -70,7 +71,7 @@ def resolve_config(evaluation: Evaluation) -> Config:
 
 
 def describe(evaluation: Evaluation, split: str, config: Config, examples: Sequence[Example]) -> Json:
-    """All that the results depend on. Neither times nor the number of devices.
+    """All that the results depend on. Neither times nor the number of devices: of scores it changes the rounding.
 
     Of the media there are only names: their contents, which may be terabytes, are not hashed.
     """
@@ -86,7 +87,15 @@ def describe(evaluation: Evaluation, split: str, config: Config, examples: Seque
             **{"facellava_jax": __version__, "python": platform.python_version()},
             **{package: version(package) for package in ("jax", "jaxlib")},
         },
+        "libraries": {package: found for package in LIBRARIES if (found := _find_version(package))},
     }
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def check_folder(out: Path, facts: Json, *, begun: bool) -> None:
@@ -126,13 +135,16 @@ def claim_folder(out: Path, facts: Json, *, begun: bool) -> None:
 
 def _read_facts(file: Path) -> Json:
     try:
-        return dict(json.loads(file.read_text()))
-    except (ValueError, TypeError):
-        raise EvaluateError(f"{file} is damaged: choose another --out") from None
+        facts = json.loads(file.read_text())
+    except ValueError:
+        facts = None
+    if not (isinstance(facts, dict) and facts):
+        raise EvaluateError(f"{file} is damaged: choose another --out")
+    return facts
 
 
 def _compare(out: Path, saved: Json, facts: Json) -> None:
     for name, now in facts.items():
-        if name not in PLACES and (before := saved.get(name)) != now:
+        if name not in MAY_CHANGE and (before := saved.get(name)) != now:
             what = DIGESTS.get(name, f"{name} {before}, not {now}")
             raise EvaluateError(f"{out} holds results of {what}: go on with that, or choose another --out")

@@ -4,17 +4,21 @@ An example that could not be read has a row that says why in `error`. Its `statu
 again; or "ok", where it is to count as wrong, without a label.
 """
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..answers import Label
-from ..results import ResultFile
+from ..answers import ATTRIBUTES, EMOTIONS, Label
+from ..results import ResultFile, ResultsError
 from .benchmark import Example
 from .metrics import Prediction
 
 COLUMNS = ("name", "task", "truth", "label", "answer", "scores", "question", "face", "status", "error")
 JOINED = "predictions.jsonl"
+# What predictions are made of.
+CHECKED = ("label", "answer", "scores", "error")
 
 Row = dict[str, Any]
 
@@ -27,14 +31,30 @@ def open_part(out: Path, host: int, hosts: int) -> ResultFile:
 def read_rows(out: Path, *, unreadable: bool) -> dict[str, Row]:
     """The rows of all parts by their examples' names; with `unreadable`, those that count as wrong among them.
 
-    Raises ResultsError for a file of another kind.
+    Raises ResultsError for a file of another kind, and for a row that no prediction can be made of.
     """
     rows: dict[str, Row] = {}
     for path in sorted(out.glob("predictions*.jsonl")):
         for name, row in ResultFile(path, COLUMNS).done.items():
+            if wrong := next((column for column in CHECKED if not _is_whole(row, column)), None):
+                value = json.dumps(row[wrong])[:60]
+                raise ResultsError(f"{path}: row {name}: {wrong} {value}: take this line out and run this again")
             if not row["error"] or (unreadable and name not in rows):
                 rows[name] = row
     return rows
+
+
+def _is_whole(row: Row, column: str) -> bool:
+    match column, row[column]:
+        case _, None:
+            return True
+        case "label", label:
+            return unpack_label(label, row["task"]) is not None
+        case "scores", dict() as scores:
+            return all(isinstance(share, float) and 0 <= share <= 1 for share in scores.values())
+        case "answer" | "error", value:
+            return isinstance(value, str)
+    return False
 
 
 def join_rows(out: Path, rows: Sequence[Row], host: int) -> None:
@@ -60,7 +80,7 @@ def make_prediction(row: Mapping[str, Any], example: Example) -> Prediction:
         name=example.name,
         task=example.task,
         truth=example.truth,
-        label=None if row["label"] is None else unpack_label(row["label"]),
+        label=unpack_label(row["label"], example.task),
         answer=row["answer"] or "",
         scores=row["scores"],
     )
@@ -71,7 +91,21 @@ def pack_label(label: Label) -> Any:
     return sorted(label) if isinstance(label, frozenset) else label
 
 
-def unpack_label(value: Any) -> Label:
-    """What `pack_label` has packed."""
-    label: Label = frozenset(value) if isinstance(value, list) else value
-    return label
+def unpack_label(value: Any, task: object) -> Label | None:
+    """What `pack_label` has packed; None for what is no label of the task."""
+    match task, value:
+        case "emotion", str() if value in EMOTIONS:
+            return value
+        case "deepfake", "real" | "fake":
+            return str(value)
+        case "age", bool():
+            return None
+        case "age", int() | float() if math.isfinite(value) and value >= 0:
+            return float(value)
+        case "action-units", list() if all(type(unit) is int and unit > 0 for unit in value):
+            return frozenset(value)
+        case "attributes", dict() if value and all(
+            name in ATTRIBUTES and isinstance(there, bool) for name, there in value.items()
+        ):
+            return value
+    return None

@@ -1,6 +1,7 @@
 """Results as plain text: a table of one run, and one that joins several in the paper's layout."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         wrong = not missing and not _is_whole(results["tasks"], results["run"])
     except OSError as error:
         raise ResultsError(f"{file}: {error.strerror}: name a folder that `facellava eval` has finished") from None
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
         wrong, missing = True, set()
     if missing:
         raise ResultsError(f"{file} has no {sorted(missing)[0]!r}: name a folder of `facellava eval`")
@@ -69,19 +70,19 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def _is_whole(tasks: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
-    """Whether tables can be made of it. Raises TypeError, AttributeError or KeyError for some of what is not."""
+    """Whether tables can be made of it. Raises Type-, Attribute-, Key- or OverflowError for some of what is not."""
     texts = [run[name] for name in TEXTS] + [
         value for name in ("split", "checkpoint_sha256") if (value := run.get(name))
     ]
-    metrics = [measured[name] for task, measured in tasks.items() for name in shown(measured)]
+    metrics = [measured[name] for task, measured in tasks.items() for name in (*shown(measured), *MAIN[task])]
     numbers = [metric[name] for metric in metrics for name in ("value", "low", "high")]
     numbers += [number for metric in metrics for number in (metric["paper"] or {}).values()]
     return (
-        all(isinstance(text, str) for text in texts)
+        bool(tasks)
+        and all(isinstance(text, str) for text in texts)
         and run["method"] in METHODS
         and isinstance(run.get("limit") or 0, int)
-        and {*tasks} <= {*MAIN}
-        and all(number is None or isinstance(number, int | float) for number in numbers)
+        and all(number is None or math.isfinite(number) for number in numbers)
     )
 
 

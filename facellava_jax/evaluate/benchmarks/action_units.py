@@ -181,7 +181,8 @@ DISFA = Benchmark(
         "Mavadati et al., DISFA: A Spontaneous Facial Action Intensity Database, IEEE Transactions on Affective "
         "Computing 2013, http://mohammadmahoor.com/disfa: left camera, every frame; a unit is there from intensity 2. "
         "It has no official split, and Face-LLaVA's is not published: `all` is everybody, the folds are the three of "
-        "JAA-Net (Shao et al., ECCV 2018) and of the papers after it."
+        "JAA-Net (Shao et al., ECCV 2018) and of the papers after it. Face-LLaVA's paper has a mean F1 of it, but the "
+        "number could not be had for this table."
     ),
     read=read_disfa,
     units=DISFA_UNITS,
@@ -197,7 +198,8 @@ BP4D = Benchmark(
         "and Vision Computing 2014, http://www.cs.binghamton.edu/~lijun/Research/3DFE/3DFE_Analysis.html: coded frames "
         "whose scored units are all known; frame n is the picture numbered n, as JAA-Net and ME-GraphAU (Luo et al., "
         "IJCAI 2022) read it. It has no official split, and Face-LLaVA's is not published: `all` is everybody, the "
-        "folds are the three of JAA-Net (Shao et al., ECCV 2018) and of the papers after it."
+        "folds are the three of JAA-Net (Shao et al., ECCV 2018) and of the papers after it. Face-LLaVA's paper has a "
+        "mean F1 of it, but the number could not be had for this table."
     ),
     read=read_bp4d,
     units=BP4D_UNITS,

@@ -54,7 +54,9 @@ def _read(folder: Folder, split: str, pictures: list[Path], form: re.Pattern[str
         if not names:
             raise folder.error(f"{listed}: names no picture")
     if absent := [name for name in names if name not in found]:
-        raise folder.error(f"{len(absent):,} of {len(names):,} pictures of {listed} are not there, such as {absent[0]}")
+        held = "; ".join(map(folder.describe, pictures))
+        missing = f"{len(absent):,} of {len(names):,} pictures of {listed} are not there, such as {absent[0]}"
+        raise folder.error(f"{missing}; {held}")
     media = ((name, *found[name]) for name in names)
     examples = [Example(name=name, task="age", truth=years, media=(Medium(path=file),)) for name, file, years in media]
     return folder.check(examples, split)

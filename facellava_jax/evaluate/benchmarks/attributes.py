@@ -49,9 +49,8 @@ def _find(folder: Folder, parent: str, name: str) -> Path:
 
 def _read_heading(folder: Folder, labels: Path) -> list[str]:
     """The attributes' names, in the order of the columns."""
-    with labels.open(encoding="utf-8-sig", errors="replace") as file:
-        words = re.split(r"[\s,]+", file.readline() + file.readline())
-    names = [word for word in words if word in ATTRIBUTES]
+    heading = " ".join(folder.read_text(labels).split("\n", 2)[:2])
+    names = [word for word in re.split(r"[\s,]+", heading) if word in ATTRIBUTES]
     if sorted(names) != sorted(ATTRIBUTES):
         absent = next((name for name in ATTRIBUTES if name not in names), "one, and has another twice")
         raise folder.error(f"{labels.relative_to(folder.path)}: the heading of 40 attributes lacks {absent}")

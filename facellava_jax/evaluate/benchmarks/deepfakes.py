@@ -36,8 +36,9 @@ def read_ffpp(path: Path, split: str) -> Selection:
 
 def _read_pairs(folder: Folder, file: Path) -> list[tuple[str, str]]:
     """Clips whose faces were put into each other."""
+    text = folder.read_text(file)
     try:
-        pairs = [(str(target), str(source)) for target, source in json.loads(folder.read_text(file))]
+        pairs = [(str(target), str(source)) for target, source in json.loads(text)]
     except (ValueError, TypeError):
         pairs = []
     if not pairs:

@@ -35,11 +35,12 @@ def read_dfew(path: Path, split: str) -> Selection:
 
 
 def _number_clips(folder: Folder, clips: Path) -> dict[int, Path]:
-    """Folders of frames or clips by their numbers, here or one level below."""
-    names = folder.list_names(clips)
-    numbered = {int(name.split(".")[0]): clips / name for name in names if name.split(".")[0].isdecimal()}
-    for name in names if not numbered else ():
-        numbered |= _number_clips(folder, clips / name)
+    """Folders of frames or clips by their numbers, here or, where none is here, one level below."""
+    numbered: dict[int, Path] = {}
+    for places in ([clips], [clips / name for name in sorted(folder.list_names(clips))]):
+        for place in places if not numbered else ():
+            names = {name: name.partition(".")[0] for name in folder.list_names(place)}
+            numbered |= {int(stem): place / name for name, stem in names.items() if stem.isdecimal()}
     return numbered
 
 
@@ -82,9 +83,8 @@ def read_crema(path: Path, split: str) -> Selection:
             medium = Medium(path=found.get(name[:CREMA_KEY], clips / f"{name}.flv"))
             examples.append(Example(name=name, task="emotion", truth=CREMA_CLASSES[emotion], media=(medium,)))
     selection = folder.check(examples, split)
-    with examples[0].media[0].path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise folder.error(f"{clips.name} holds pointers in the place of clips: fetch these with git lfs pull")
+    if folder.read_bytes(examples[0].media[0].path, len(LFS_POINTER)) == LFS_POINTER:
+        raise folder.error(f"{clips.name} holds pointers in the place of clips: fetch these with git lfs pull")
     return selection
 
 

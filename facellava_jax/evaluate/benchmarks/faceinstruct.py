@@ -2,16 +2,16 @@
 
 import itertools
 import json
-import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from ...answers import ATTRIBUTES, EMOTIONS, Label, Task, parse
+from ...answers import Task, parse
 from ...data import DataError, RecordList
 from ...data.records import Record
 from ..benchmark import Benchmark, Example, Medium, Selection
+from ..rows import unpack_label
 from .folder import Folder
 
 SPLITS = {"all": None}
@@ -79,7 +79,7 @@ def _make_example(folder: Folder, record: Record, number: int, task: Task | None
         if truth is None:
             return "whose answer does not say"
     else:
-        truth = _read_labels(record.labels, about)
+        truth = unpack_label(record.labels, about)
         if truth is None:
             raise folder.error(f"{where}: labels {json.dumps(record.labels)[:60]} are none of task {about}")
     return Example(
@@ -90,26 +90,6 @@ def _make_example(folder: Folder, record: Record, number: int, task: Task | None
         prompt=words["human"],
         landmarks=tuple(medium.landmarks for medium in record.media),
     )
-
-
-def _read_labels(labels: Any, task: Task) -> Label | None:
-    """Labels as `answers.parse` returns them; None for what is none of the task."""
-    match task, labels:
-        case "emotion", str() if labels in EMOTIONS:
-            return labels
-        case "deepfake", "real" | "fake":
-            return str(labels)
-        case "age", bool():
-            return None
-        case "age", int() | float() if math.isfinite(labels) and labels >= 0:
-            return float(labels)
-        case "action-units", list() if all(type(unit) is int and unit > 0 for unit in labels):
-            return frozenset(labels)
-        case "attributes", dict() if labels and all(
-            name in ATTRIBUTES and isinstance(value, bool) for name, value in labels.items()
-        ):
-            return labels
-    return None
 
 
 def _tell_apart(examples: list[Example], names: Counter[str]) -> list[Example]:

@@ -40,10 +40,7 @@ class Folder:
         for name in names:
             if (path := self.path / name).exists():
                 return path
-        nearest = (self.path / names[0]).parent
-        while not nearest.is_dir():
-            nearest = nearest.parent
-        raise self.error(f"there is no {' or '.join(names)}; {self._describe(nearest)}")
+        raise self.error(f"there is no {' or '.join(names)}; {self.describe((self.path / names[0]).parent)}")
 
     def list_names(self, folder: Path) -> frozenset[str]:
         """What a folder holds, read once; nothing where there is no folder."""
@@ -60,8 +57,19 @@ class Folder:
         try:
             return file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            cause = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
-            raise self.error(f"{file.relative_to(self.path)}: {cause}") from None
+            raise self._refuse(file, error) from None
+
+    def read_bytes(self, file: Path, count: int) -> bytes:
+        """The first bytes of a file."""
+        try:
+            with file.open("rb") as stream:
+                return stream.read(count)
+        except OSError as error:
+            raise self._refuse(file, error) from None
+
+    def _refuse(self, file: Path, error: OSError | UnicodeDecodeError) -> BenchmarkError:
+        cause = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        return self.error(f"{file.relative_to(self.path)}: {cause}")
 
     def match_lines(self, file: Path, pattern: str, expected: str, headings: int = 0) -> list[re.Match[str]]:
         """Every line of a file, as the pattern takes it apart; blank ones are left out.
@@ -86,7 +94,7 @@ class Folder:
         Raises BenchmarkError else. Only folders are listed: nothing is opened.
         """
         if not examples:
-            raise self.error(f"split {split!r} is empty; {self._describe(self.path)}")
+            raise self.error(f"split {split!r} is empty; {self.describe(self.path)}")
         name, count = Counter(example.name for example in examples).most_common(1)[0]
         if count > 1:
             raise self.error(f"{name} has {count} labels")
@@ -96,10 +104,14 @@ class Folder:
             absent = [file for file in files if file.name not in self.list_names(file.parent)]
             if absent:
                 first = os.path.relpath(absent[0], self.path)
-                raise self.error(f"{len(absent):,} of {len(files):,} {kind} are not there, such as {first}")
+                missing = f"{len(absent):,} of {len(files):,} {kind} are not there, such as {first}"
+                raise self.error(f"{missing}; {self.describe(absent[0].parent)}")
         return Selection([*examples], dict(left_out or {}))
 
-    def _describe(self, folder: Path) -> str:
+    def describe(self, folder: Path) -> str:
+        """What a folder holds; where it is not there, what the nearest above it does."""
+        while not folder.is_dir():
+            folder = folder.parent
         where = "it" if folder == self.path else os.path.relpath(folder, self.path)
         names = sorted(self.list_names(folder))
         more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""

@@ -20,11 +20,11 @@ class Render:
     """Render faces with known labels: pictures, clips, landmarks and conversations for all five tasks.
 
     What is written depends on the seed and the split alone; people of the two splits differ. The same command again
-    goes on where it stopped.
+    goes on where it was stopped; what is finished is left alone, with an error.
     """
 
     out: Path
-    """The folder to make: the media, and when all are there, OUT/data.json; or that of an earlier run."""
+    """The folder to make: the media, and when all are there, OUT/data.json; or that of a run that was stopped."""
     samples: int
     """How many records."""
     seed: int = 0
@@ -116,6 +116,8 @@ class Check:
         from .data import DataError, check_data
         from .run import load_tokenizer, resolve_experiment
 
+        if self.json and not self.json.parent.is_dir():
+            raise DataError(f"{self.json.parent}: no such folder: make it first")
         experiment = self.make_experiment()
         given = {name: getattr(self, name) for name in ("template", "max_text_length", "batch_size")}
         data = replace(experiment.data, **{name: value for name, value in given.items() if value is not None})

@@ -4,15 +4,17 @@ import dataclasses
 import os
 import runpy
 import signal
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NoReturn, Self
 
 import tyro
 
 from .config import ConfigError
+from .errors import FaceLlavaError
 from .experiment import Experiment
 from .program import say
 
@@ -66,7 +68,24 @@ class Train:
         except KeyboardInterrupt as interrupt:
             say(f"facellava: stopped; the same command goes on with {self.out}")
             return 0 if interrupt.args == (signal.SIGTERM,) else 128 + signal.SIGINT
+        except Exception as error:
+            if self.distributed:
+                leave_others(error)
+            raise
         return 0
+
+
+def leave_others(error: Exception) -> NoReturn:
+    """Ends this process of several at once, so that the others, which wait for it, soon end too.
+
+    An end in good order would wait for them, for SHUTDOWN_SECONDS.
+    """
+    if isinstance(error, FaceLlavaError | ImportError | OSError):
+        say(f"facellava: {error}")
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def start_jax(distributed: bool) -> None:
@@ -90,9 +109,12 @@ def load_experiment(file: Path) -> Experiment:
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}: name a file like those of configs/") from None
     except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        line = error.lineno if isinstance(error, SyntaxError) else line
-        raise ConfigError(f"{file}, line {line}: {type(error).__name__}: {error}") from None
+        # Of this file, not of a module that it calls.
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        if isinstance(error, SyntaxError) and error.filename == str(file):
+            lines.append(error.lineno)
+        where = f"{file}, line {lines[-1]}" if lines else file
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from None
     if not isinstance(config := names.get("config"), Experiment):
         what = f"a {type(config).__name__}" if "config" in names else "nothing"
         raise ConfigError(f"{file} binds {what} to the name `config`: let it be an Experiment")

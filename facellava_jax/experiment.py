@@ -6,6 +6,7 @@ names. Defaults are the recipe's of Face-LLaVA's first stage (paper, section 4).
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ class Source:
     """How often an epoch shows each record: 2 shows all twice, 0.5 a new half each time."""
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
+        if not 0 < self.weight < math.inf:
             raise ConfigError(f"{self.path}: weight {self.weight}: use a number above 0, or leave the source out")
 
 
@@ -106,6 +107,13 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _at_least("optim.accumulate", self.accumulate, 1)
+        for name in ("learning_rate", "projector_learning_rate", "eps", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"optim.{name} {value}: use a number from 0")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optim.{name} {getattr(self, name)}: use a number from 0, and below 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError(f"optim.clip_norm {self.clip_norm}: use a number above 0, or None for no clipping")
         if not 0 <= self.warmup_ratio <= 1:

@@ -26,6 +26,7 @@ from .models.facellava import abstract_params
 from .optim import make_optimizer
 from .program import say
 from .run import (
+    RENDERED,
     RESULT,
     Checkpoints,
     RunError,
@@ -82,7 +83,7 @@ def train(experiment: Experiment, out: Path) -> None:
             train_step = make_train_step(
                 model, optimizer, mesh, accumulate=experiment.optim.accumulate, remat=experiment.remat
             )
-            quarantine = Quarantine(out / name_quarantine(host), data.max_damaged, loader, done)
+            quarantine = Quarantine(out / name_quarantine(host), data.max_damaged, loader, done, steps)
             peak = find_peak(jax.devices()[0].device_kind, experiment.dtype, mesh.size)
             stopped: KeyboardInterrupt | None = None
             pending: TakenStep | None = None
@@ -112,6 +113,11 @@ def train(experiment: Experiment, out: Path) -> None:
                 checkpoints.wait()
                 say(f"{out}: step {done} of {steps} is saved")
                 raise stopped
+        if quarantine.damaged:
+            say(
+                f"{out}: {quarantine.damaged} of {quarantine.met} samples were damaged and skipped: {quarantine.file} "
+                "lists them"
+            )
         write_result(out, experiment, model, state)
         if host == 0:
             say(f"{out}: all {steps} steps are done: the result is {out / RESULT}")
@@ -144,8 +150,8 @@ def is_finite(tree: Any) -> jax.Array:
 def describe_divergence(step: int, what: str, checkpoints: Checkpoints) -> RunError:
     checkpoints.wait()
     good = "there is no checkpoint before it"
-    if checkpoints.last is not None:
-        good = f"the last good checkpoint is {checkpoints.folder / str(checkpoints.last)}"
+    if checkpoints.good is not None:
+        good = f"the last good checkpoint is {checkpoints.folder / str(checkpoints.good)}"
     return RunError(
         f"step {step}: {what}; {good}: look at that step's samples, or begin another run with a lower "
         "optim.learning_rate"
@@ -203,7 +209,7 @@ def render_data(data: DataConfig, out: Path) -> DataConfig:
     """The data with rendered faces as one more source; those that are not there yet are rendered."""
     if data.rendering is None:
         return data
-    folder = out / "rendered"
+    folder = out / RENDERED
     records = folder / RECORDS
     if jax.process_index() == 0 and not records.exists():
         faces = data.rendering

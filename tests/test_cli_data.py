@@ -119,6 +119,7 @@ def test_half_a_surrogate_pair_is_written_as_in_json(desk: Path, facellava: Run)
     [
         ("data check gone.json --model model", "gone.json: No such file or directory"),
         ("data check list.json --model gone", "gone"),
+        ("data check list.json --model model --json gone/report.json", "gone: no such folder: make it first"),
         ("data check media --model model", "media: no prepared data there"),
         ("data prepare list.json --out media", "media: no prepared data there"),
         ("data prepare list.json --out out --workers 0", "workers 0: use at least 1"),

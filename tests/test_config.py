@@ -1,6 +1,7 @@
 """config.py: full-size numbers, the JSON form, and every way a configuration is refused."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from facellava_jax.config import (
     projector_depth,
     tiny,
 )
+from facellava_jax.experiment import OptimConfig, Source
 
 
 def test_the_full_model_has_the_papers_numbers() -> None:
@@ -110,6 +112,33 @@ NARROW = TowerConfig(hidden_size=512)
 def test_what_no_model_can_be_built_from_is_refused(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])
+def test_weights_of_sources(weight: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^list: weight {weight}: use a number above 0, or leave the source out$"):
+        Source(path=Path("list"), weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("learning_rate", (0.0, 1e38), (-1.0, math.nan, math.inf)),
+        ("projector_learning_rate", (None, 0.0, 2e-5), (-1e-9, math.nan, math.inf)),
+        ("eps", (0.0, 1e-8), (-1.0, math.nan, math.inf)),
+        ("weight_decay", (0.0, 10.0), (-3.0, math.nan, math.inf)),
+        ("b1", (0.0, 0.9), (-0.1, 1.0, 2.0, math.nan)),
+        ("b2", (0.0, 0.999), (-0.1, 1.0, 2.0, math.nan)),
+        ("clip_norm", (None, 1e-3), (0.0, -1.0, math.nan)),
+        ("warmup_ratio", (0.0, 1.0), (-0.1, 1.1, math.nan)),
+    ],
+)
+def test_numbers_of_the_optimizer(name: str, good: tuple[float | None, ...], bad: tuple[float, ...]) -> None:
+    for value in good:
+        assert getattr(OptimConfig(**{name: value}), name) == value
+    for value in bad:
+        with pytest.raises(ConfigError, match=rf"^optim.{name} {value}: use a "):
+            OptimConfig(**{name: value})
 
 
 @pytest.mark.parametrize("name", PRESETS)

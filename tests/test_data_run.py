@@ -497,6 +497,43 @@ class TestQuarantine:
         assert f"of {loader.plan.size} samples" in str(error.value)  # not before that many are met
         assert len(file.read_text().splitlines()) == len(DAMAGED) and epoch < len(batches)
 
+    def test_a_run_shorter_than_an_epoch_is_judged_at_its_end(
+        self, damaged: Path, load: Callable[..., BatchLoader], tmp_path: Path
+    ) -> None:
+        loader = load(damaged)
+        batches = list(iterate_batches(loader))
+        steps = next(loaded.step for loaded in batches[1:] if loaded.skipped) + 1
+        assert 1 < steps < loader.plan.steps
+        quarantine = Quarantine(tmp_path / "q.jsonl", 0.01, loader, steps=steps)
+        for loaded in batches[: steps - 1]:
+            quarantine.add(loaded)
+        with pytest.raises(DataError, match=r"samples are damaged, more than data.max_damaged 0.01 allows"):
+            quarantine.add(batches[steps - 1])
+
+    def test_a_host_with_few_rows_is_judged_at_its_end(
+        self, damaged: Path, load: Callable[..., BatchLoader], tmp_path: Path
+    ) -> None:
+        """Of the samples of an epoch it has less than its share: the last batches of each shape are not full."""
+        loader = load(damaged, host=1, hosts=2, batch_size=8)
+        quarantine = Quarantine(tmp_path / "q.jsonl", 0.01, loader)
+        assert loader.plan.show(loader.plan.steps, loader.rows).sum() < loader.plan.size // 2
+        with pytest.raises(DataError, match=r"samples are damaged"):
+            for loaded in iterate_batches(loader):
+                quarantine.add(loaded)
+
+    def test_a_run_that_begins_anew_lists_anew(
+        self, damaged: Path, load: Callable[..., BatchLoader], tmp_path: Path
+    ) -> None:
+        """The records may be mended meanwhile, or be others."""
+        line = {"record": 1, "name": "a", "source": "b", "cause": "c", "step": 0}
+        (tmp_path / "q.jsonl").write_text(json.dumps(line) + "\n")
+        loader = load(damaged)
+        quarantine = Quarantine(tmp_path / "q.jsonl", 1.0, loader)
+        for loaded in iterate_batches(loader):
+            quarantine.add(loaded)
+        lines = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+        assert {line["name"] for line in lines} == DAMAGED
+
     def test_another_file_is_refused(self, damaged: Path, load: Callable[..., BatchLoader], tmp_path: Path) -> None:
         (tmp_path / "q.jsonl").write_text('{"step": 1}\n')
         with pytest.raises(DataError, match="is no list of skipped records"):
@@ -504,7 +541,7 @@ class TestQuarantine:
         line = {"record": 99, "name": "a", "source": "b", "cause": "c", "step": 1}
         (tmp_path / "q.jsonl").write_text(json.dumps(line) + "\n")
         with pytest.raises(DataError, match="lists records of other data"):
-            Quarantine(tmp_path / "q.jsonl", 1.0, load(damaged))
+            Quarantine(tmp_path / "q.jsonl", 1.0, load(damaged), start=1)
 
 
 @pytest.fixture(scope="session")
@@ -625,6 +662,51 @@ class TestPrepared:
         skipped = [each for loaded in iterate_batches(load(copy)) for each in loaded.skipped]
         lost = {each.name for each in skipped if "cannot be read" in each.cause}
         assert lost == {"pair 3", "both 3"}
+
+    @pytest.mark.parametrize(
+        "line", ["[]", "3", "{}", '{"shard": "a"}', '{"shard": 0, "records": 7, "damaged": 3}', "{"]
+    )
+    def test_a_damaged_line_is_a_shard_to_be_prepared_again(
+        self, damaged: Path, prepared: Path, tmp_path: Path, tokenizer: Tokenizer, line: str
+    ) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(prepared, copy)
+        data, progress = DataConfig(sources=(Source(path=copy),)), copy / "shards.jsonl"
+        whole = progress.read_text().splitlines()
+        progress.write_text("\n".join([*whole[:-1], line, ""]))
+        with pytest.raises(DataError, match=r"shards.jsonl is damaged .*: run `facellava data prepare` again, it goes"):
+            check_data(data, tiny(), tokenizer, 1)
+        before = {file: file.stat().st_mtime_ns for file in copy.glob("*array_record*")}
+        list(Preparation(RecordList(damaged), copy, 4, shard_records=7).run(1))
+        assert progress.read_text().splitlines() == whole
+        again = [file.name for file, time in before.items() if file.stat().st_mtime_ns != time]
+        assert again == ["face_instruct-train.array_record-00006-of-00007"]
+        assert check_data(data, tiny(), tokenizer, 1).damaged == len(DAMAGED)
+
+    def test_a_list_of_shards_that_is_no_text_is_made_again(
+        self, damaged: Path, prepared: Path, tmp_path: Path, tokenizer: Tokenizer
+    ) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(prepared, copy)
+        (copy / "shards.jsonl").write_bytes(b"\xff\xfe\n")
+        with pytest.raises(DataError, match=r"shards.jsonl is damaged .*: run `facellava data prepare` again, it goes"):
+            check_data(DataConfig(sources=(Source(path=copy),)), tiny(), tokenizer, 1)
+        list(Preparation(RecordList(damaged), copy, 4, shard_records=7).run(1))
+        assert (copy / "shards.jsonl").read_text() == (prepared / "shards.jsonl").read_text()
+
+    @pytest.mark.parametrize("name", ["shards.jsonl", "dataset_info.json", "features.json", "records.json"])
+    def test_a_file_that_is_lost_is_named(
+        self, damaged: Path, prepared: Path, tmp_path: Path, tokenizer: Tokenizer, name: str
+    ) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(prepared, copy)
+        (copy / name).unlink()
+        data = DataConfig(sources=(Source(path=copy),))
+        for look in (check_data, open_data):
+            with pytest.raises(DataError, match=rf"/{name}: no such file: run `facellava data prepare` again, it goes"):
+                look(data, tiny(), tokenizer)
+        list(Preparation(RecordList(damaged), copy, 4, shard_records=7).run(1))
+        assert check_data(data, tiny(), tokenizer, 1).damaged == len(DAMAGED)
 
     def test_the_report_knows_what_was_damaged(self, prepared: Path, damaged: Path, tokenizer: Tokenizer) -> None:
         report = check_data(DataConfig(sources=(Source(path=prepared),)), tiny(), tokenizer, 1)

@@ -26,7 +26,7 @@ from facellava_jax import Predictor
 from facellava_jax import train as training
 from facellava_jax.checkpoint import layer_shapes, load_params, read_array, read_config, read_manifest, write_checkpoint
 from facellava_jax.config import ConfigError, DType, LoraConfig
-from facellava_jax.data import BatchLoader, Places, Quarantine, open_data
+from facellava_jax.data import BatchLoader, DataError, Places, Quarantine, open_data
 from facellava_jax.data.plan import Plan, PlannedBatch
 from facellava_jax.experiment import (
     DECODER,
@@ -364,6 +364,28 @@ def test_what_is_not_finite_ends_a_run_and_is_not_saved(experiment: Experiment, 
     assert not list((tmp_path / "huge" / "checkpoints").iterdir())
 
 
+def truncate_checkpoint(run: Path, step: int) -> None:
+    for file in (run / "checkpoints" / str(step) / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:-200])
+
+
+# Tensorstore, whose read has failed, calls back into an event loop of Orbax that has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_last_good_checkpoint_is_no_damaged_one(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    stop_at(monkeypatch, 5, kill)
+    with pytest.raises(Killed):
+        train(experiment, run)
+    truncate_checkpoint(run, 4)
+    monkeypatch.setattr(training, "is_finite", lambda tree: False)
+    with pytest.raises(
+        RunError, match=r"step 4: what trains is not finite; the last good checkpoint is .*/checkpoints/2:"
+    ):
+        train(experiment, run)
+
+
 # Tensorstore, whose read has failed, calls back into an event loop of Orbax that has ended.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_checkpoint_that_is_damaged_is_passed_over(
@@ -377,8 +399,7 @@ def test_a_checkpoint_that_is_damaged_is_passed_over(
     stop_at(monkeypatch, 5, kill)
     with pytest.raises(Killed):
         train(experiment, run)
-    for file in (run / "checkpoints" / "4" / "state").rglob("d/*"):
-        file.write_bytes(file.read_bytes()[:-200])
+    truncate_checkpoint(run, 4)
     capfd.readouterr()
     train(experiment, run)
     assert "checkpoints/4 is damaged and passed over" in capfd.readouterr().err.replace("\n", "")
@@ -421,6 +442,51 @@ def test_damaged_records_are_listed_once_however_a_run_stops(
     assert sorted(line["name"] for line in listed) == ["11", "17", "3"]
     assert (run / "quarantine.jsonl").read_text() == (tmp_path / "straight" / "quarantine.jsonl").read_text()
     assert sum(row["skipped"] for row in read_log(run)) == 6
+    told = capfd.readouterr().err
+    assert f"{run}: 6 of 40 samples were damaged and skipped: {run}/quarantine.jsonl lists them\n" in told
+
+
+def test_a_short_run_of_damaged_samples_ends(experiment: Experiment, pictures: Path, tmp_path: Path) -> None:
+    data = dataclasses.replace(experiment.data, sources=(Source(path=pictures, image_root=tmp_path),))
+    with pytest.raises(DataError, match=r"of \d+ samples are damaged, more than data.max_damaged 0.01 allows"):
+        train(dataclasses.replace(experiment, data=data, steps=1), tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_run_may_change_until_its_first_step(experiment: Experiment, pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    experiment = dataclasses.replace(experiment, steps=1)
+    with pytest.raises(ConfigError, match="nothing"):
+        train(dataclasses.replace(experiment, trainable=("nothing/*",)), run)
+    data = dataclasses.replace(experiment.data, sources=(Source(path=tmp_path / "typo.json"),))
+    with pytest.raises(DataError, match="typo.json: No such file"):
+        train(dataclasses.replace(experiment, data=data), run)
+    # All samples are damaged: they are listed, and no step is taken.
+    data = dataclasses.replace(experiment.data, sources=(Source(path=pictures, image_root=tmp_path),))
+    with pytest.raises(DataError, match="samples are damaged"):
+        train(dataclasses.replace(experiment, data=data), run)
+    train(experiment, run)
+    assert Experiment.load(run / "experiment.json").data == experiment.data
+    assert not (run / "quarantine.jsonl").exists()
+    with pytest.raises(RunError, match="holds a run with trainable"):
+        train(dataclasses.replace(experiment, trainable=("nothing/*",)), run)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(RunError, match="holds a run with seed 0, not 1"):
+        train(dataclasses.replace(experiment, seed=1), run)
+
+
+def test_rendered_faces_are_those_of_their_run(experiment: Experiment, tmp_path: Path) -> None:
+    """Also before its first step."""
+    run = tmp_path / "run"
+    few, more = (
+        dataclasses.replace(experiment, data=DataConfig(rendering=Rendering(samples=samples))) for samples in (3, 4)
+    )
+    with claim_folder(run, few):
+        pass
+    with claim_folder(run, more):
+        (run / "rendered").mkdir()
+    with pytest.raises(RunError, match=r"holds a run with data.rendering.samples 4, not 3"), claim_folder(run, few):
+        pass
 
 
 def test_what_changes_a_run_is_refused(
@@ -637,6 +703,44 @@ def test_two_processes_are_one(experiment: Experiment, straight: Path, tmp_path:
     assert ours.keys() == theirs.keys()
     for path, array in ours.items():
         np.testing.assert_allclose(array.astype(np.float32), theirs[path].astype(np.float32), atol=2e-2, err_msg=path)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_of_one_process_ends_both(experiment: Experiment, tmp_path: Path, failing: int) -> None:
+    """Soon, though the other waits for it for ever: JAX would have both of them wait for a day."""
+    config, run = tmp_path / "config.py", tmp_path / "run"
+    config.write_text(write_config(dataclasses.replace(experiment, mesh=MeshConfig(data=2))))
+    source = (
+        "import functools, jax, os, time\n"
+        "jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=10)\n"
+        "from facellava_jax import cli, train\n"
+        f"if os.environ['SLURM_PROCID'] != '{failing}':\n"
+        "    train.train = lambda experiment, out: jax.devices() and time.sleep(1000)\n"
+        "cli.main()\n"
+    )
+    command = [sys.executable, "-c", source, "train", str(config), "--data.sources.0.path", "typo.json"]
+    command += ["--out", str(run), "--distributed"]
+    environment = {**os.environ, "XLA_FLAGS": "", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2"}
+    environment |= {"SLURM_STEP_NODELIST": "localhost"}
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**environment, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)},
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=100)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert 0 not in [process.returncode for process in processes]
+    assert processes[failing].returncode == 1
+    assert re.search(r"facellava: \S+/typo.json: No such file or directory: name a list of records\n$", told[failing])
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from ..folders import LOCK, hold_folder, read_whole_lines
 from ..workers import count_workers, run_jobs
 from .reading import Frames, load_medium
 from .records import DataError, Record, RecordList, escape_surrogates
-from .shards import DATASET, PROGRESS, RECORDS, SETTINGS, SPLIT, Settings, describe_features, read_settings
+from .shards import DATASET, PROGRESS, RECORDS, SETTINGS, SPLIT, Settings, Written, describe_features, read_settings
 
 SHARD_RECORDS = 1000
 FORMAT = "array_record"
@@ -36,14 +36,6 @@ class Shard(NamedTuple):
     end: int
     num_frames: int
     file: Path
-
-
-class Written(NamedTuple):
-    """A shard that is done: its number, how many records it has, and of those that are damaged the number and cause."""
-
-    shard: int
-    records: int
-    damaged: tuple[tuple[int, str], ...]
 
 
 class Preparation:
@@ -104,7 +96,7 @@ class Preparation:
                 run_jobs(write_shard, left, min(workers, len(left))) as results,
             ):
                 for written in results:
-                    progress.write(_format_line(written))
+                    progress.write(written.to_json() + "\n")
                     progress.flush()
                     yield written
         _write_info(self.out, [shard.end - shard.first for shard in self._shards])
@@ -124,19 +116,20 @@ class Preparation:
     def _read_progress(self) -> dict[int, Written]:
         """The shards that are done, by number: those that are there and have a line, and no other line is kept."""
         done: dict[int, Written] = {}
-        for line in read_whole_lines(self.progress):
+        shards = {(shard.number, shard.end - shard.first): shard for shard in self._shards}
+        lines: list[str] = []
+        with contextlib.suppress(UnicodeDecodeError):  # of a damaged file: all is written again
+            lines = read_whole_lines(self.progress)
+        for line in lines:
             with contextlib.suppress(ValueError):  # of a damaged line: that shard is written again
-                number, records, damaged = json.loads(line).values()
-                if self._shards[number].file.exists():
-                    done[number] = Written(number, records, tuple((at, cause) for at, cause in damaged))
+                written = Written.from_json(line)
+                shard = shards.get((written.shard, written.records))
+                if shard and shard.file.exists():
+                    done[written.shard] = written
         aside = self.out / ASIDE.format(PROGRESS)
-        aside.write_text("".join(map(_format_line, done.values())), encoding="utf-8")
+        aside.write_text("".join(written.to_json() + "\n" for written in done.values()), encoding="utf-8")
         aside.replace(self.progress)
         return done
-
-
-def _format_line(written: Written) -> str:
-    return json.dumps(written._asdict()) + "\n"
 
 
 def write_shard(shard: Shard) -> Written:

@@ -17,17 +17,24 @@ FEWEST = 100  # samples to be met before their share counts
 class Quarantine:
     """A JSONL file with one line for each damaged record, and the count of samples met and damaged so far.
 
-    A run that goes on continues the file: a record has one line in it, however often it is met.
+    A run that goes on continues the file, one that begins anew empties it: a record has one line in it, however often
+    it is met.
     """
 
-    def __init__(self, file: Path, max_damaged: float, loader: BatchLoader, start: int = 0) -> None:
+    def __init__(
+        self, file: Path, max_damaged: float, loader: BatchLoader, start: int = 0, steps: int | None = None
+    ) -> None:
         """`start` is the next step of the run; what was met before it is counted from the plan.
 
-        Raises DataError for a file that is something else.
+        `steps` is how many it takes, by default all of the plan. Raises DataError for a file that is something else.
         """
         self.file, self.max_damaged = file, max_damaged
         self._rows = loader.rows
+        self._steps = loader.plan.steps if steps is None else steps
         self._damaged = {skipped.record: skipped for skipped in _read(file)}
+        if start == 0:
+            file.unlink(missing_ok=True)
+            self._damaged = {}
         if max(self._damaged, default=0) >= loader.plan.size:
             raise DataError(f"{file}: lists records of other data: move it away")
         shown = loader.plan.show(start, loader.rows)
@@ -38,7 +45,7 @@ class Quarantine:
     def add(self, loaded: LoadedBatch) -> None:
         """Counts a step's samples and lists those skipped.
 
-        Raises DataError where the share of damaged samples is above `max_damaged`, once enough were met.
+        Raises DataError where the share of damaged samples is above `max_damaged`, once enough were met, or all.
         """
         self.met += int(np.count_nonzero(loaded.records[self._rows] != EMPTY))
         self.damaged += len(loaded.skipped)
@@ -47,7 +54,8 @@ class Quarantine:
             with self.file.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(skipped._asdict()) + "\n" for skipped in new)
         self._damaged |= {skipped.record: skipped for skipped in new}
-        if self.met >= self._fewest and self.damaged > self.max_damaged * self.met:
+        enough = self.met >= self._fewest or loaded.step + 1 == self._steps
+        if enough and self.damaged > self.max_damaged * self.met:
             cause, _ = Counter(shorten_cause(skipped.cause) for skipped in self._damaged.values()).most_common(1)[0]
             raise DataError(
                 f"{self.damaged} of {self.met} samples are damaged, more than data.max_damaged {self.max_damaged} "

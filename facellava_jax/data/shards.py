@@ -8,7 +8,7 @@ import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float32
@@ -20,6 +20,7 @@ from .reading import Frames
 from .records import DataError, Record, RecordList
 
 RECORDS, SETTINGS, PROGRESS = "records.json", "settings.json", "shards.jsonl"
+DESCRIPTIONS = ("dataset_info.json", "features.json")  # which tensorflow-datasets reads a folder by
 DATASET, SPLIT = "face_instruct", "train"
 
 
@@ -32,6 +33,28 @@ class Settings(NamedTuple):
     num_frames: int
     shard_records: int
     complete: bool = False
+
+
+class Written(NamedTuple):
+    """A shard that is done: its number, how many records it has, and of those that are damaged the number and cause."""
+
+    shard: int
+    records: int
+    damaged: tuple[tuple[int, str], ...]
+
+    def to_json(self) -> str:
+        """A line of PROGRESS, without its end."""
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Raises ValueError for a line that `to_json` did not write."""
+        try:
+            value = json.loads(line)
+            damaged = tuple((int(number), str(cause)) for number, cause in value["damaged"])
+            return cls(int(value["shard"]), int(value["records"]), damaged)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{line[:80]!r} tells of no shard") from error
 
 
 class Shards:
@@ -47,6 +70,9 @@ class Shards:
                 f"{folder}: has {settings.num_frames} frames of each clip, and the model takes {num_frames}: "
                 f"prepare the list again with --frames {num_frames}"
             )
+        for name in (RECORDS, PROGRESS, *DESCRIPTIONS):
+            if not (folder / name).is_file():
+                raise DataError(f"{folder / name}: no such file: run `facellava data prepare` again, it goes on")
         self.records = RecordList(folder / RECORDS)
         if self.records.digest != settings.list_digest:
             raise DataError(f"{folder / RECORDS}: is not the list that was prepared: prepare that again")
@@ -54,11 +80,13 @@ class Shards:
         self._folder = folder
 
     def read_damaged(self) -> dict[int, str]:
-        """By number, why media could not be prepared."""
-        damaged: dict[int, str] = {}
-        for line in (self._folder / PROGRESS).read_text(encoding="utf-8").splitlines():
-            damaged |= dict(json.loads(line)["damaged"])
-        return damaged
+        """By number, why media could not be prepared. Raises DataError for a file of these that is damaged."""
+        file = self._folder / PROGRESS
+        try:
+            shards = [Written.from_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise DataError(f"{file} is damaged ({error}): run `facellava data prepare` again, it goes on") from None
+        return {number: cause for shard in shards for number, cause in shard.damaged}
 
     def load(self, number: int, record: Record) -> list[Frames]:
         """The media of a record, as they are read from its own files. Raises MediaError where these were damaged."""

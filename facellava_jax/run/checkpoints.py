@@ -11,9 +11,7 @@ import orbax.checkpoint as ocp
 
 from ..checkpoint import silence_orbax
 from ..step import TrainState
-from .folder import RunError
-
-FOLDER = "checkpoints"
+from .folder import CHECKPOINTS, RunError
 
 
 class Checkpoints:
@@ -24,7 +22,9 @@ class Checkpoints:
     """
 
     def __init__(self, run: Path, keep: int) -> None:
-        self.folder = run / FOLDER
+        self.folder = run / CHECKPOINTS
+        self.good: int | None = None
+        """The newest step that this process has saved or restored."""
         self._silence = contextlib.ExitStack()
         self._silence.enter_context(silence_orbax())
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
@@ -52,6 +52,7 @@ class Checkpoints:
                 ),
                 force=True,
             )
+        self.good = step
 
     def restore(self, state: TrainState, say: Callable[[str], None]) -> tuple[TrainState, dict[str, Any] | None]:
         """The newest checkpoint that is whole, in the places of `state`, with its position; where there is none,
@@ -77,6 +78,7 @@ class Checkpoints:
             except Exception as error:
                 say(f"{self.folder / str(step)} is damaged and passed over ({_shorten(error)})")
             else:
+                self.good = step
                 return TrainState(frozen=state.frozen, **restored.state), restored.position
         raise RunError(f"{self.folder}: no checkpoint of the run is whole: restore one, or begin in another folder")
 

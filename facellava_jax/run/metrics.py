@@ -8,9 +8,7 @@ from typing import Any
 
 from ..extras import require
 from ..folders import read_whole_lines
-from .folder import RunError
-
-FILE = "metrics.jsonl"
+from .folder import METRICS, RunError
 
 
 class MetricsLog:
@@ -18,7 +16,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path) -> None:
         """Goes on after the last whole line. Raises RunError for a file that is no log of steps."""
-        self._path = folder / FILE
+        self._path = folder / METRICS
         self._last = _find_last_step(self._path)
         self._file = self._path.open("a", encoding="utf-8")
         self._events = require("tensorboardX", "train").SummaryWriter(str(folder / "tensorboard"))
@@ -50,7 +48,7 @@ class MetricsLog:
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's log, in order; one that is cut short is left out."""
-    with (folder / FILE).open(encoding="utf-8") as file:
+    with (folder / METRICS).open(encoding="utf-8") as file:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)

@@ -73,6 +73,19 @@ def test_training(desk: Path, checkpoint: Path) -> None:
     assert (desk / "runs" / "debug" / "model" / "config.json").is_file()
 
 
+@pytest.mark.slow
+def test_training_the_small_model(tmp_path: Path) -> None:
+    for folder in ("scripts", "configs"):
+        (tmp_path / folder).symlink_to(Path(__file__).parent.parent / folder)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    (commands,) = blocks("shell")
+    shorter = {"python": "--samples 250 --epochs 1 1", "facellava": "--steps 2"}
+    for command in commands.splitlines():
+        words = f"{command} {shorter[command.split()[0]]}"
+        subprocess.run(["bash", "-euc", words], check=True, cwd=tmp_path, env=os.environ | {"PATH": path})
+    assert (tmp_path / "nano" / "run" / "model" / "config.json").is_file()
+
+
 def test_recording_a_case(golden_case: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The arrays that PyTorch gave stand for those of the user's own run."""
     from conversion.convert import import_checkpoint

@@ -1,0 +1,163 @@
+"""The small model that ships with the package: what it is made by, and that it knows rendered faces."""
+
+import dataclasses
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from facellava_jax import Predictor, Request
+from facellava_jax.checkpoint import read_config, read_manifest
+from facellava_jax.config import LANDMARK_POINTS, NANO, nano
+from facellava_jax.experiment import MeshConfig
+from facellava_jax.faces.landmarks import MIRRORED_POINTS
+from facellava_jax.models.facellava import abstract_params
+from facellava_jax.run import draw_params
+from facellava_jax.sharding import make_mesh
+from facellava_jax.synthetic import label_sample, render_dataset
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "pretrain_nano.py"))
+HELD_OUT = 60  # faces, a fifth for each task
+
+
+def test_it_is_small_and_names_no_machine() -> None:
+    assert sum(file.stat().st_size for file in NANO.rglob("*") if file.is_file()) < 15e6
+    assert read_config(NANO) == nano()
+    source = json.dumps(read_manifest(NANO)["source"])
+    assert '"/' not in source and "sha256" not in source
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("held-out") / "faces"
+    for _ in render_dataset(folder, HELD_OUT, 77, "test"):
+        pass
+    return folder
+
+
+def ask(folder: Path, record: dict[str, Any]) -> Request:
+    medium = folder / record.get("video", record.get("image"))
+    return Request(medium, task=record["task"], landmarks=folder / record["landmarks_2d"])
+
+
+def test_it_knows_rendered_faces(held_out: Path) -> None:
+    records = json.loads((held_out / "data.json").read_text())
+    answers = Predictor.load().predict_batch([ask(held_out, record) for record in records], batch_size=20)
+    pairs: dict[str, list[tuple[Any, Any]]] = {}
+    for record, answer in zip(records, answers, strict=True):
+        pairs.setdefault(record["task"], []).append((answer.label, record["labels"]))
+    # Twelve of each: looser than what scripts/measure_nano.py measures on a thousand.
+    for task in ("emotion", "deepfake"):
+        assert np.mean([said == true for said, true in pairs[task]]) >= 0.75, task
+    assert np.mean([abs(said - true) for said, true in pairs["age"]]) < 10
+    named = [said.get(name) == value for said, true in pairs["attributes"] for name, value in true.items()]
+    assert np.mean(named) > 0.85
+    shared = sum(len(said & set(true)) for said, true in pairs["action-units"])
+    assert 2 * shared / sum(len(said) + len(true) for said, true in pairs["action-units"]) > 0.75
+
+
+def test_the_command_says_who_answers(facellava: Callable[..., Any], held_out: Path) -> None:
+    record = json.loads((held_out / "data.json").read_text())[0]
+    status, out, err = facellava("predict", held_out / record["video"], "--task", "emotion")
+    assert status == 0 and out.strip()
+    assert "knows rendered faces only" in err and "facellava-convert import" in err
+
+
+def make_faces(count: int, frames: int) -> Any:
+    rng = np.random.default_rng(count)
+    return SCRIPT["Faces"](
+        rng.standard_normal((count, frames, 96, 96, 3)).astype(np.float16),
+        rng.random((count, frames, LANDMARK_POINTS, 2), np.float32),
+        np.stack([SCRIPT["encode"](label_sample(0, "test", number)[0]) for number in range(count)]),
+    )
+
+
+def test_facts_are_what_is_known() -> None:
+    facts = dict(zip(SCRIPT["FACTS"], SCRIPT["encode"]({"action-units": [6, 12], "age": 60.0}), strict=True))
+    assert (facts["AU6"], facts["AU12"], facts["AU1"], facts["age"]) == (1, 1, 0, 1)
+    assert np.isnan([facts["happiness"], facts["fake"], facts["Smiling"]]).all()
+    facts = dict(zip(SCRIPT["FACTS"], SCRIPT["encode"](label_sample(0, "test", 2)[0]), strict=True))
+    assert {facts["Smiling"], facts["Wearing_Hat"]} <= {0, 1}
+
+
+def test_pictures_and_landmarks_vary_together() -> None:
+    """A mark on the outer corner of an eye stays where the landmark of that corner is."""
+    faces = make_faces(32, 2)
+    landmarks = np.broadcast_to(np.linspace(0.3, 0.6, LANDMARK_POINTS)[:, None], faces.landmarks.shape).copy()
+    landmarks[:, :, 36] = (40 / 96, 30 / 96)
+    pixels = np.zeros_like(faces.pixels)
+    pixels[:, :, 30, 40] = 1
+    varied = SCRIPT["vary"](np.random.default_rng(0), faces._replace(pixels=pixels, landmarks=landmarks))
+    hidden = ~varied.landmarks.any(axis=(1, 2, 3))
+    assert 2 < hidden.sum() < 20
+    seen = set()
+    for picture, points in zip(varied.pixels[~hidden, 0], varied.landmarks[~hidden, 0], strict=True):
+        (y,), (x,) = np.nonzero(picture[:, :, 0] == 1)
+        corner = points[36] * 96
+        mirrored = not np.allclose(corner, (x, y), atol=1e-3)
+        seen.add(mirrored)
+        if mirrored:
+            # A mirror makes 96 - x of x, and pixel 95 - i of pixel i.
+            np.testing.assert_allclose(points[MIRRORED_POINTS[36]] * 96, (x + 1, y), atol=1e-3)
+    assert seen == {True, False}
+
+
+def test_fitted_projectors_tell_faces_apart() -> None:
+    config = nano().model
+    params = draw_params(config, abstract_params(config), 0, make_mesh(MeshConfig(), jax.devices()[:1]))
+    faces = make_faces(16, 1)
+    z = 0.5 + 0.01 * faces.landmarks
+    fitted = SCRIPT["fit_projectors"](params, z)
+    path = "global_landmarks_projector/linears/0"
+    outputs = z.reshape(len(z), -1) @ np.asarray(fitted[f"{path}/kernel"]) + np.asarray(fitted[f"{path}/bias"])
+    np.testing.assert_allclose(outputs.mean(axis=0), 0, atol=1e-3)
+    drawn = ((z - z.mean(axis=0)) / (z - z.mean(axis=0)).std()).reshape(len(z), -1) @ np.asarray(
+        params[f"{path}/kernel"]
+    )
+    np.testing.assert_allclose(outputs, drawn, atol=1e-3)
+
+
+def test_the_video_tower_starts_as_the_image_tower() -> None:
+    config = nano().model
+    params = draw_params(config, abstract_params(config), 0, make_mesh(MeshConfig(), jax.devices()[:1]))
+    inflated = SCRIPT["inflate_tower"](params)
+    assert inflated.keys() == params.keys()
+    for path, array in inflated.items():
+        source = path.replace("video_tower", "image_tower") if "temporal" not in path else path
+        assert array is params[source]
+
+
+@pytest.mark.slow
+def test_pretraining_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrain: Callable[..., dict[str, jax.Array]] = SCRIPT["pretrain"]
+    monkeypatch.setitem(pretrain.__globals__, "BATCH", 4)
+    faces = {"image": make_faces(8, 1), "video": make_faces(4, 4)}
+    arguments = SCRIPT["Arguments"](out=tmp_path / "straight", epochs=(2, 1))
+    arguments.out.mkdir()
+    straight = pretrain(nano().model, faces, arguments)
+
+    stopping = dataclasses.replace(arguments, out=tmp_path / "stopped")
+    stopping.out.mkdir()
+    save = SCRIPT["save_state"]
+
+    def save_and_stop(*words: Any) -> None:
+        save(*words)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        monkeypatch.setitem(pretrain.__globals__, "save_state", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(nano().model, faces, stopping)
+    monkeypatch.setitem(pretrain.__globals__, "save_state", save)
+    resumed = pretrain(nano().model, faces, stopping)
+    assert resumed.keys() == abstract_params(nano().model).keys()
+    for path, array in straight.items():
+        np.testing.assert_array_equal(array, resumed[path], err_msg=path)
+    with pytest.raises(SystemExit, match="was trained otherwise"):
+        pretrain(nano().model, faces, dataclasses.replace(stopping, seed=1))

@@ -9,7 +9,9 @@ order; all see the same rendered faces. The same command again goes on where it 
 import runpy
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import tyro
@@ -47,7 +49,9 @@ def main(arguments: Arguments) -> None:
         for side in ("with", "without"):
             folder = out / f"{side}-{seed}"
             pretrain(folder, side, seed, arguments)
-            train(shorten(folder, side, seed, arguments), folder / "run")
+            # In a process of its own, which gives an accelerator back when it ends.
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                pool.submit(train, shorten(folder, side, seed, arguments), folder / "run").result()
             results.append(folder / "results")
             words = ("--data", out / "test", "--out", results[-1], "--model", folder / "run" / "model")
             run(PROGRAM, "eval", "faceinstruct", *words, "--batch-size", 32)
@@ -70,7 +74,8 @@ def shorten(folder: Path, side: str, seed: int, arguments: Arguments) -> Experim
 
 
 def run(*words: object) -> None:
-    subprocess.run([str(word) for word in words], check=True)
+    if status := subprocess.run([str(word) for word in words]).returncode:
+        sys.exit(status)  # it has said why
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from facellava_jax.request import Task
 from facellava_jax.synthetic import Medium, label_sample, render_sample
 
 CASE = Path(__file__).parent.parent / "tests" / "goldens" / "03_video_landmarks_simple"
+FOLDER = Path(".cache/demo")
 SEED = 11  # of the people
 BORDER = (48, 0, 160, 160)  # pixels that the room extends above, below, and to both sides of what is rendered
 RATE = 8  # frames per second
@@ -38,7 +39,10 @@ WIDTH, LINE, MARGIN = 1288, 26, 16  # pixels of the result
 
 
 def main(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder == FOLDER:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier demo
+    elif folder.exists():
+        sys.exit(f"demo: {folder} exists: choose another name")
     folder.mkdir(parents=True)
     run("facellava-convert", "import", CASE / "checkpoint", folder / "checkpoint")
     run("facellava-convert", "verify", folder / "checkpoint", CASE)
@@ -122,4 +126,4 @@ def run(*words: object) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else ".cache/demo"))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

@@ -23,6 +23,7 @@ from facellava_jax.config import NANO
 from facellava_jax.faces.encode import ClipWriter
 from facellava_jax.media import load_image
 from facellava_jax.overlay import write_picture
+from facellava_jax.synthetic import RECORDS
 
 SIDE, FRAMES = 256, 8
 ROWS = (("emotion", "attributes", "deepfake"), ("action-units", "age"))
@@ -38,17 +39,17 @@ class Arguments:
     """The checkpoint folder."""
     samples: int = 1000
     """Held-out faces, a fifth for each task."""
-    seed: int = 0
     batch_size: int = 32
 
 
 def main(arguments: Arguments) -> None:
     out = arguments.out
     whole = out / "whole"
-    if not whole.exists():
-        words = ("--samples", arguments.samples, "--seed", arguments.seed, "--split", "test")
-        run("data", "render", "--out", whole, *words)
-    records = json.loads((whole / "data.json").read_text())
+    if not (whole / RECORDS).exists():
+        run("data", "render", "--out", whole, "--samples", arguments.samples, "--split", "test")
+    records = json.loads((whole / RECORDS).read_text())
+    if len(records) != arguments.samples:
+        sys.exit(f"measure_nano: {whole} has {len(records)} faces, not {arguments.samples}: choose another folder")
     found = [drop_landmarks(record) for record in records]
     write_list(whole, out / "found", found)
     write_list(whole, out / "blank", [blank(record) for record in records])
@@ -84,7 +85,7 @@ def write_list(whole: Path, folder: Path, records: list[dict[str, Any]]) -> None
     with ClipWriter(aside / "grey.mp4", FRAMES) as writer:
         for frame in range(FRAMES):
             writer.add(GREY, frame / FRAMES)
-    (aside / "data.json").write_text(json.dumps(records, indent=1) + "\n")
+    (aside / RECORDS).write_text(json.dumps(records, indent=1) + "\n")
     aside.rename(folder)
 
 
@@ -103,7 +104,8 @@ def join_pictures(results: Path, file: Path) -> None:
 
 def run(*words: object) -> None:
     program = Path(sys.executable).with_name("facellava")
-    subprocess.run([program, *map(str, words)], check=True)
+    if status := subprocess.run([program, *map(str, words)]).returncode:
+        sys.exit(status)  # it has said why
 
 
 if __name__ == "__main__":

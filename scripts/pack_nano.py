@@ -4,6 +4,7 @@ python scripts/pack_nano.py nano/run
 """
 
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import tyro
 
 from facellava_jax.checkpoint import cast, layer_shapes, read_array, read_config, read_manifest, write_checkpoint
-from facellava_jax.config import NANO
+from facellava_jax.config import NANO, nano
+from facellava_jax.errors import FaceLlavaError
 from facellava_jax.extras import require
 from facellava_jax.program import write
 from facellava_jax.run import RESULT, read_metrics
@@ -29,19 +31,31 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    result = arguments.run / RESULT
-    config, steps = read_config(result), read_manifest(result)["source"]["steps"]
-    aside = NANO.with_name("nano.new")
+    try:
+        pack(arguments.run)
+    except (FaceLlavaError, OSError) as error:
+        sys.exit(f"pack_nano: {error}")
+
+
+def pack(run: Path) -> None:
+    result = run / RESULT
+    config, source = read_config(result), read_manifest(result)["source"]
+    if config != nano() or "steps" not in source:
+        sys.exit(f"pack_nano: {result} is not what configs/nano.py trains: name a run of it")
+    aside, old = NANO.with_name("nano.new"), NANO.with_name("nano.old")
     tokenizer = [file for file in sorted((result / "tokenizer").iterdir()) if file.is_file()]
+    steps = source["steps"]
     source = {"run": "configs/nano.py", "steps": steps}  # where that was is nobody's business
-    draw_curve([row["loss"] for row in read_metrics(arguments.run)])
     paths = layer_shapes(config)
     shutil.rmtree(aside, ignore_errors=True)  # of a call that was stopped
     with write_checkpoint(aside, config, dict.fromkeys(paths, "float16"), tokenizer, source) as put:
         for path in paths:
             put(path, cast(read_array(result, path), jnp.dtype("float16"), path))
-    shutil.rmtree(NANO)
+    shutil.rmtree(old, ignore_errors=True)
+    NANO.rename(old)
     aside.rename(NANO)
+    shutil.rmtree(old)
+    draw_curve([row["loss"] for row in read_metrics(run)])
     size = sum(file.stat().st_size for file in NANO.rglob("*") if file.is_file())
     write(f"{NANO}: {size / 1e6:.1f} MB, {steps} steps\n")
 

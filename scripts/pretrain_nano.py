@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +107,7 @@ def main(arguments: Arguments) -> None:
     try:
         with hold_folder(arguments.out):
             run(arguments)
-    except FaceLlavaError as error:
+    except (FaceLlavaError, OSError) as error:
         sys.exit(f"pretrain_nano: {error}")
 
 
@@ -131,7 +132,7 @@ def run(arguments: Arguments) -> None:
 
 
 def read_faces(folder: Path, samples: int, config: Config) -> dict[Kind, Faces]:
-    """Everything that is rendered, and forgeries of it, as the towers see it: some 5 GB."""
+    """Everything that is rendered, and forgeries of it, as the towers see it: of 20,000 records some 8 GB."""
     records = RecordList(folder / RECORDS)
     if len(records) != samples:
         sys.exit(f"pretrain_nano: {folder} has {len(records)} records, not {samples}: correct --samples or --faces")
@@ -334,18 +335,26 @@ def read_facts(
 def save_state(file: Path, arguments: Arguments, epochs: int, state: Sequence[Any]) -> None:
     """Writes what `load_state` reads, whole or not at all."""
     aside = file.with_suffix(".part.npz")
-    np.savez(aside, *jax.tree.leaves(state), epochs=epochs, request=json.dumps(describe(arguments)))
-    aside.replace(file)
+    try:
+        np.savez(aside, *jax.tree.leaves(state), epochs=epochs, request=json.dumps(describe(arguments)))
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def load_state(file: Path, arguments: Arguments) -> tuple[int, list[np.ndarray]]:
     """How many epochs are done, and the arrays of the state after them."""
     if not file.exists():
         return 0, []
-    with np.load(file) as saved:
-        if json.loads(str(saved["request"])) != describe(arguments):
-            sys.exit(f"pretrain_nano: {file} was trained otherwise: choose another folder")
-        return int(saved["epochs"]), [saved[f"arr_{at}"] for at in range(len(saved.files) - 2)]
+    try:
+        with file.open("rb") as stream, np.load(stream) as saved:
+            request = json.loads(str(saved["request"]))
+            epochs, leaves = int(saved["epochs"]), [saved[f"arr_{at}"] for at in range(len(saved.files) - 2)]
+    except (BadZipFile, EOFError, KeyError, ValueError):
+        sys.exit(f"pretrain_nano: {file} is damaged: remove it, and the training begins anew")
+    if request != describe(arguments):
+        sys.exit(f"pretrain_nano: {file} was trained otherwise: choose another folder")
+    return epochs, leaves
 
 
 def describe(arguments: Arguments) -> dict[str, Any]:

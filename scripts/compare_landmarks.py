@@ -1,11 +1,12 @@
 """What the landmark branch is worth to a small model: the same training with and without it, over several seeds.
 
-python scripts/compare_landmarks.py OUT [--steps N] [--seeds 0 1]
+python scripts/compare_landmarks.py OUT [--epochs 6 3] [--seeds 0 1]
 
-Both sides go through scripts/pretrain_nano.py and configs/nano.py, shortened, with the same seeds for parameters and
-order; all see the same rendered faces. The same command again goes on where it stopped.
+Both sides go through scripts/pretrain_nano.py and configs/nano.py, shortened and on pictures alone, with the same seeds
+for parameters and order; all see the same rendered faces. The same command again goes on where it stopped.
 """
 
+import json
 import runpy
 import subprocess
 import sys
@@ -28,15 +29,13 @@ PROGRAM = Path(sys.executable).with_name("facellava")
 class Arguments:
     out: tyro.conf.Positional[Path]
     """The folder for data, runs and results."""
-    train_samples: int = 6000
-    """Rendered records to learn from."""
-    epochs: tuple[int, int] = (6, 2)
-    """Of pretraining."""
-    steps: int = 400
-    """Of training."""
+    train_samples: int = 5000
+    """Rendered records to learn from, those with pictures."""
+    epochs: tuple[int, int] = (6, 3)
+    """Of pretraining, and of training."""
     seeds: tuple[int, ...] = (0, 1)
-    samples: int = 500
-    """Held-out faces, a fifth for each task."""
+    samples: int = 1000
+    """Held-out faces: a fifth for each of the tasks that are asked of pictures, and of those that are not asked."""
 
 
 def main(arguments: Arguments) -> None:
@@ -53,7 +52,8 @@ def main(arguments: Arguments) -> None:
             with ProcessPoolExecutor(1, get_context("spawn")) as pool:
                 pool.submit(train, shorten(folder, side, seed, arguments), folder / "run").result()
             results.append(folder / "results")
-            words = ("--data", out / "test", "--out", results[-1], "--model", folder / "run" / "model")
+            held_out = keep_pictures(out / "test")
+            words = ("--data", held_out, "--out", results[-1], "--model", folder / "run" / "model")
             run(PROGRAM, "eval", "faceinstruct", *words, "--batch-size", 32)
     run(PROGRAM, "report", *results)
 
@@ -61,16 +61,29 @@ def main(arguments: Arguments) -> None:
 def pretrain(folder: Path, side: str, seed: int, arguments: Arguments) -> None:
     script = ROOT / "scripts" / "pretrain_nano.py"
     faces = arguments.out / "train"
-    words = ("--faces", faces, "--samples", arguments.train_samples, "--epochs", *arguments.epochs, "--seed", seed)
+    words = ("--faces", faces, "--samples", arguments.train_samples, "--epochs", arguments.epochs[0], 0, "--seed", seed)
     run(sys.executable, script, folder, *words, "--landmarks" if side == "with" else "--no-landmarks")
+
+
+def keep_pictures(folder: Path) -> Path:
+    """A folder with those records of another that show a picture."""
+    kept = folder.with_name(f"{folder.name}-pictures")
+    if not (kept / RECORDS).exists():
+        (kept / "images").unlink(missing_ok=True)  # of a call that was stopped
+        kept.mkdir(exist_ok=True)
+        (kept / "images").symlink_to((folder / "images").resolve())
+        records = [record for record in json.loads((folder / RECORDS).read_text()) if "video" not in record]
+        (kept / RECORDS).write_text(json.dumps([record for record in records if "image" in record]))
+    return kept
 
 
 def shorten(folder: Path, side: str, seed: int, arguments: Arguments) -> Experiment:
     """configs/nano.py, shorter, from a start of its own."""
     nano: Experiment = runpy.run_path(str(ROOT / "configs" / "nano.py"))["config"]
-    data = replace(nano.data, sources=(Source(path=arguments.out / "train" / RECORDS),), seed=seed)
+    source = Source(path=keep_pictures(arguments.out / "train") / RECORDS)
+    data = replace(nano.data, sources=(source,), epochs=arguments.epochs[1], seed=seed)
     trainable = nano.trainable if side == "with" else (*PROJECTOR, *DECODER)
-    return replace(nano, start=folder / "start", data=data, trainable=trainable, steps=arguments.steps, seed=seed)
+    return replace(nano, start=folder / "start", data=data, trainable=trainable, seed=seed)
 
 
 def run(*words: object) -> None:

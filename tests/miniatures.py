@@ -9,6 +9,7 @@ import numpy as np
 from facellava_jax.answers import ATTRIBUTES, Label
 from facellava_jax.evaluate.benchmarks.action_units import BP4D_FOLDS, DISFA_FOLDS
 from facellava_jax.media import Kind
+from facellava_jax.request import QUESTIONS
 
 # What shows a truth: an image (Y, X, 3), or a clip (T, Y, X, 3), in RGB.
 Draw = Callable[[Label, Kind], np.ndarray]
@@ -86,9 +87,9 @@ def build_raf(root: Path, draw: Draw) -> None:
 
 
 def build_disfa(root: Path, draw: Draw) -> None:
-    """Of each subject two frames: at rest, and with dropped jaw; SN001 parts its lips, then does more."""
+    """Of each subject two frames: at rest, and with a smile; SN001 parts its lips, then does more."""
     for subject in (subject for fold in DISFA_FOLDS for subject in fold):
-        intensities = {25: (5, 1), 1: (0, 2), 12: (1, 3), 5: (5, 5)} if subject == "SN001" else {25: (0, 3), 26: (1, 2)}
+        intensities = {25: (5, 1), 1: (0, 2), 12: (1, 3), 5: (5, 5)} if subject == "SN001" else {12: (0, 3), 6: (1, 2)}
         for unit in (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26):
             values = intensities.get(unit, (0, 0))
             rows = (f"{frame},{value}" for frame, value in enumerate(values, 1))
@@ -119,10 +120,21 @@ def build_bp4d(root: Path, draw: Draw) -> None:
                 write_picture(root / f"Sequences(2D+3D)/{subject}/T{task}/{name}.jpg", draw(truth, "image"))
 
 
+# What three of the rendered faces have.
+CELEBA_SEEN = {
+    "000003.jpg": ("Eyeglasses", "Gray_Hair", "Male", "No_Beard"),
+    "000004.jpg": ("Blond_Hair", "No_Beard", "Smiling", "Young"),
+    "000005.jpg": ("Bushy_Eyebrows", "Gray_Hair", "Male", "Mustache"),
+}
+
+
 def build_celeba(root: Path, draw: Draw) -> None:
     parts = {"000001.jpg": 0, "000002.jpg": 1, "000003.jpg": 2, "000004.jpg": 2, "000005.jpg": 2}
-    # The third has the first attribute, the fourth the first two ..
-    truths = {name: {each: at < int(name[5]) - 2 for at, each in enumerate(ATTRIBUTES)} for name in parts}
+    # The third has the first attribute, the fourth the first two .., beside what is seen.
+    truths = {
+        name: {each: at < int(name[5]) - 2 or each in CELEBA_SEEN.get(name, ()) for at, each in enumerate(ATTRIBUTES)}
+        for name in parts
+    }
     rows = (f"{name}  " + " ".join("1" if here else "-1" for here in truth.values()) for name, truth in truths.items())
     write_text(root / "Anno/list_attr_celeba.txt", str(len(parts)), " ".join(ATTRIBUTES) + " ", *rows)
     write_text(root / "Eval/list_eval_partition.txt", *(f"{name} {part}" for name, part in parts.items()))
@@ -176,7 +188,9 @@ def build_faceinstruct(root: Path, draw: Draw) -> None:
         media = f"videos/{number}.mp4" if kind == "video" else f"images/{number}.jpg"
         truth = frozenset(labels) if isinstance(labels, list) else labels
         (write_clip if kind == "video" else write_picture)(root / media, draw(truth, kind))
-        turns = [{"from": "human", "value": f"<{kind}>\nWhat is it?"}, {"from": "gpt", "value": "I cannot say."}]
+        question, words = QUESTIONS[task]
+        asked = f"<{kind}>\n{question.format(words[kind])}"
+        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": "I cannot say."}]
         records.append({"id": f"r{number}", kind: media, "conversations": turns, "task": task, "labels": labels})
     np.save(root / "images/1.npy", np.full((68, 2), 128, np.float32).reshape(-1))
     records[1]["landmarks_2d"] = "images/1.npy"

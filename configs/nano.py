@@ -3,25 +3,18 @@
 python scripts/pretrain_nano.py nano
 facellava train configs/nano.py --out nano/run
 
-As in the paper's second stage the towers are frozen; but the decoder, which is Vicuna there, begins with nothing.
+The decoder, which is Vicuna in the paper, begins with nothing, and all that is in front of it stays as it is: a
+projector and a landmark branch that learn beside it forget what they have learnt before it can read them.
 """
 
 from pathlib import Path
 
-from facellava_jax.experiment import (
-    DECODER,
-    LANDMARK_BRANCH,
-    PROJECTOR,
-    DataConfig,
-    Experiment,
-    OptimConfig,
-    Source,
-)
+from facellava_jax.experiment import DECODER, DataConfig, Experiment, OptimConfig, Source
 
 config = Experiment(
     start=Path("nano/start"),
-    trainable=(*LANDMARK_BRANCH, *PROJECTOR, *DECODER),
-    data=DataConfig(sources=(Source(path=Path("nano/faces/data.json")),), batch_size=16, epochs=2),
+    trainable=DECODER,
+    data=DataConfig(sources=(Source(path=Path("nano/faces/data.json")),), batch_size=16),
     optim=OptimConfig(learning_rate=2e-3, b2=0.98, weight_decay=0.05),
     dtype="float32",
     remat=False,

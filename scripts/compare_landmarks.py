@@ -17,7 +17,7 @@ from pathlib import Path
 
 import tyro
 
-from facellava_jax.experiment import DECODER, PROJECTOR, Experiment, Source
+from facellava_jax.experiment import Experiment, Source
 from facellava_jax.synthetic import RECORDS
 from facellava_jax.train import train
 
@@ -50,7 +50,7 @@ def main(arguments: Arguments) -> None:
             pretrain(folder, side, seed, arguments)
             # In a process of its own, which gives an accelerator back when it ends.
             with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                pool.submit(train, shorten(folder, side, seed, arguments), folder / "run").result()
+                pool.submit(train, shorten(folder, seed, arguments), folder / "run").result()
             results.append(folder / "results")
             held_out = keep_pictures(out / "test")
             words = ("--data", held_out, "--out", results[-1], "--model", folder / "run" / "model")
@@ -77,13 +77,12 @@ def keep_pictures(folder: Path) -> Path:
     return kept
 
 
-def shorten(folder: Path, side: str, seed: int, arguments: Arguments) -> Experiment:
+def shorten(folder: Path, seed: int, arguments: Arguments) -> Experiment:
     """configs/nano.py, shorter, from a start of its own."""
     nano: Experiment = runpy.run_path(str(ROOT / "configs" / "nano.py"))["config"]
     source = Source(path=keep_pictures(arguments.out / "train") / RECORDS)
     data = replace(nano.data, sources=(source,), epochs=arguments.epochs[1], seed=seed)
-    trainable = nano.trainable if side == "with" else (*PROJECTOR, *DECODER)
-    return replace(nano, start=folder / "start", data=data, trainable=trainable, seed=seed)
+    return replace(nano, start=folder / "start", data=data, seed=seed)
 
 
 def run(*words: object) -> None:

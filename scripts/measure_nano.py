@@ -2,9 +2,9 @@
 
 python scripts/measure_nano.py OUT [--model CKPT]
 
-Held-out faces are rendered, and asked about with their landmarks; with the landmarks that are found in the pictures;
-with grey in the place of the pictures; and with neither pictures nor landmarks. The same command again goes on where it
-stopped. OUT/report.png shows the first of the four reports.
+Held-out faces are rendered, and asked about with their landmarks; without landmarks; with grey in the place of the
+pictures; and with neither pictures nor landmarks. The same command again goes on where it stopped. OUT/report.png shows
+the first of the four reports.
 """
 
 import json
@@ -50,12 +50,12 @@ def main(arguments: Arguments) -> None:
     records = json.loads((whole / RECORDS).read_text())
     if len(records) != arguments.samples:
         sys.exit(f"measure_nano: {whole} has {len(records)} faces, not {arguments.samples}: choose another folder")
-    found = [drop_landmarks(record) for record in records]
-    write_list(whole, out / "found", found)
+    bare = [drop_landmarks(record) for record in records]
+    write_list(whole, out / "bare", bare)
     write_list(whole, out / "blank", [blank(record) for record in records])
-    write_list(whole, out / "blind", [blank(record) for record in found])
+    write_list(whole, out / "blind", [blank(record) for record in bare])
     results = []
-    for name in ("whole", "found", "blank", "blind"):
+    for name in ("whole", "bare", "blank", "blind"):
         results.append(out / f"results-{name}")
         words = ("--model", arguments.model, "--batch-size", arguments.batch_size)
         run("eval", "faceinstruct", "--data", out / name, "--out", results[-1], *words)

@@ -364,51 +364,44 @@ def test_what_is_not_finite_ends_a_run_and_is_not_saved(experiment: Experiment, 
     assert not list((tmp_path / "huge" / "checkpoints").iterdir())
 
 
-def truncate_checkpoint(run: Path, step: int) -> None:
-    for file in (run / "checkpoints" / str(step) / "state").rglob("d/*"):
+@pytest.fixture
+def damaged_run(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Killed after step 5; its last checkpoint, of step 4, is cut short."""
+    run = tmp_path / "run"
+    stop_at(monkeypatch, 5, kill)
+    with pytest.raises(Killed):
+        train(experiment, run)
+    for file in (run / "checkpoints" / "4" / "state").rglob("d/*"):
         file.write_bytes(file.read_bytes()[:-200])
+    return run
 
 
 # Tensorstore, whose read has failed, calls back into an event loop of Orbax that has ended.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_last_good_checkpoint_is_no_damaged_one(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, damaged_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
-    stop_at(monkeypatch, 5, kill)
-    with pytest.raises(Killed):
-        train(experiment, run)
-    truncate_checkpoint(run, 4)
     monkeypatch.setattr(training, "is_finite", lambda tree: False)
     with pytest.raises(
         RunError, match=r"step 4: what trains is not finite; the last good checkpoint is .*/checkpoints/2:"
     ):
-        train(experiment, run)
+        train(experiment, damaged_run)
 
 
 # Tensorstore, whose read has failed, calls back into an event loop of Orbax that has ended.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_checkpoint_that_is_damaged_is_passed_over(
-    experiment: Experiment,
-    straight: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    experiment: Experiment, straight: Path, damaged_run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    stop_at(monkeypatch, 5, kill)
-    with pytest.raises(Killed):
-        train(experiment, run)
-    truncate_checkpoint(run, 4)
     capfd.readouterr()
-    train(experiment, run)
+    train(experiment, damaged_run)
     assert "checkpoints/4 is damaged and passed over" in capfd.readouterr().err.replace("\n", "")
-    assert_same_run(run, straight)
+    assert_same_run(damaged_run, straight)
     for step in (4, 6):
-        (run / "checkpoints" / str(step) / "state" / "_METADATA").write_text("{}")
-    shutil.rmtree(run / "model")
+        (damaged_run / "checkpoints" / str(step) / "state" / "_METADATA").write_text("{}")
+    shutil.rmtree(damaged_run / "model")
     with pytest.raises(RunError, match="no checkpoint of the run is whole"):
-        train(experiment, run)
+        train(experiment, damaged_run)
 
 
 def test_damaged_records_are_listed_once_however_a_run_stops(

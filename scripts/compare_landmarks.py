@@ -1,6 +1,6 @@
 """What the landmark branch is worth to a small model: the same training with and without it, over several seeds.
 
-python scripts/compare_landmarks.py OUT [--epochs 6 3] [--seeds 0 1]
+python scripts/compare_landmarks.py OUT [--epochs 6 5] [--seeds 0 1]
 
 Both sides go through scripts/pretrain_nano.py and configs/nano.py, shortened and on pictures alone, with the same seeds
 for parameters and order; all see the same rendered faces. The same command again goes on where it stopped.
@@ -31,7 +31,7 @@ class Arguments:
     """The folder for data, runs and results."""
     train_samples: int = 5000
     """Rendered records to learn from, those with pictures."""
-    epochs: tuple[int, int] = (6, 3)
+    epochs: tuple[int, int] = (6, 5)
     """Of pretraining, and of training."""
     seeds: tuple[int, ...] = (0, 1)
     samples: int = 1000
@@ -61,8 +61,9 @@ def main(arguments: Arguments) -> None:
 def pretrain(folder: Path, side: str, seed: int, arguments: Arguments) -> None:
     script = ROOT / "scripts" / "pretrain_nano.py"
     faces = arguments.out / "train"
-    words = ("--faces", faces, "--samples", arguments.train_samples, "--epochs", arguments.epochs[0], 0, "--seed", seed)
-    run(sys.executable, script, folder, *words, "--landmarks" if side == "with" else "--no-landmarks")
+    words = ("--faces", faces, "--samples", arguments.train_samples, "--seed", seed)
+    epochs = ("--epochs", arguments.epochs[0], 0, 0)
+    run(sys.executable, script, folder, *words, *epochs, "--landmarks" if side == "with" else "--no-landmarks")
 
 
 def keep_pictures(folder: Path) -> Path:
@@ -73,7 +74,9 @@ def keep_pictures(folder: Path) -> Path:
         kept.mkdir(exist_ok=True)
         (kept / "images").symlink_to((folder / "images").resolve())
         records = [record for record in json.loads((folder / RECORDS).read_text()) if "video" not in record]
-        (kept / RECORDS).write_text(json.dumps([record for record in records if "image" in record]))
+        aside = kept / f".{RECORDS}.part"
+        aside.write_text(json.dumps([record for record in records if "image" in record]))
+        aside.replace(kept / RECORDS)
     return kept
 
 

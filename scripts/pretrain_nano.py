@@ -11,9 +11,9 @@ goes on after the last whole epoch.
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from zipfile import BadZipFile
@@ -33,6 +33,7 @@ from facellava_jax.data.reading import load_medium
 from facellava_jax.data.records import DataError, Record, RecordList
 from facellava_jax.errors import FaceLlavaError
 from facellava_jax.experiment import MeshConfig, OptimConfig
+from facellava_jax.faces import FaceFinder
 from facellava_jax.faces.landmarks import MIRRORED_POINTS
 from facellava_jax.folders import hold_folder
 from facellava_jax.media import LANDMARK_CROP, Kind
@@ -62,12 +63,7 @@ RENDERED = 0  # the seed of the faces
 BATCH = 64
 FORGED = 0.5  # the share of true faces that are shown forged, too
 OPTIM = OptimConfig(learning_rate=1e-3, b2=0.98, weight_decay=0.05, warmup_ratio=0.05)
-STAGES: tuple[tuple[tuple[Kind, ...], OptimConfig], ...] = (
-    (("image",), OPTIM),
-    (("video", "image"), dataclasses.replace(OPTIM, learning_rate=7e-4)),
-)
 SHIFT = 4  # pixels that a frame is moved by at most
-HIDDEN = 0.3  # the share of faces whose landmarks are hidden, so that the towers learn what landmarks tell as well
 
 FITTED_FACES = 512  # that the landmark projectors are fitted to
 # The layers that read landmarks, and which points: those of a region, or all of them.
@@ -79,6 +75,24 @@ FIRST_LAYERS = {
 Params = dict[str, jax.Array]
 
 
+class Stage(NamedTuple):
+    """Some epochs: what is shown in turns, and how the landmarks are."""
+
+    kinds: tuple[Kind, ...]
+    optim: OptimConfig
+    hidden: float
+    """The share of faces whose landmarks are hidden, so that the towers learn what landmarks tell as well."""
+    found: float = 0.0
+    """The share of faces with landmarks as they are found in a picture, some pixels off those of the rendering."""
+
+
+STAGES = (
+    Stage(("image",), OPTIM, hidden=0.3),
+    Stage(("video", "image"), dataclasses.replace(OPTIM, learning_rate=7e-4), hidden=0.3),
+    Stage(("video", "image"), dataclasses.replace(OPTIM, learning_rate=5e-4), hidden=0.4, found=0.5),
+)
+
+
 @dataclass(frozen=True)
 class Arguments:
     out: tyro.conf.Positional[Path]
@@ -87,8 +101,8 @@ class Arguments:
     """A folder of rendered faces, by default OUT/faces; rendered where it does not exist."""
     samples: int = 20_000
     """Records to render."""
-    epochs: tuple[int, int] = (14, 9)
-    """Over the pictures, and over the clips with as many pictures."""
+    epochs: tuple[int, int, int] = (14, 9, 3)
+    """Over the pictures, over the clips with as many pictures, and over these with landmarks that are found."""
     landmarks: bool = True
     """Without, the model has no landmark branch."""
     seed: int = 0
@@ -100,6 +114,8 @@ class Faces(NamedTuple):
 
     pixels: Float16[np.ndarray, "n T Y X 3"]
     landmarks: Float32[np.ndarray, "n T K 2"]
+    found: Float32[np.ndarray, "n T K 2"]
+    """The landmarks as `facellava predict` would find them."""
     facts: Float32[np.ndarray, "n facts"]
 
 
@@ -126,30 +142,34 @@ def run(arguments: Arguments) -> None:
         rendering = render_dataset(folder, arguments.samples, RENDERED, "train")
         for _ in tqdm(rendering, "faces", arguments.samples, disable=None):
             pass
-    params = pretrain(config.model, read_faces(folder, arguments.samples, config), arguments)
+    params = pretrain(config.model, read_faces(folder, config, arguments), arguments)
     write_start(start, config, params, describe(arguments))
     say(f"{start}: what configs/nano.py starts from")
 
 
-def read_faces(folder: Path, samples: int, config: Config) -> dict[Kind, Faces]:
-    """Everything that is rendered, and forgeries of it, as the towers see it: of 20,000 records some 8 GB."""
+def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind, Faces]:
+    """All that the stages show, and forgeries of it, as the towers see it: of 20,000 records some 8 GB."""
     records = RecordList(folder / RECORDS)
-    if len(records) != samples:
-        sys.exit(f"pretrain_nano: {folder} has {len(records)} records, not {samples}: correct --samples or --faces")
+    if len(records) != arguments.samples:
+        sys.exit(
+            f"pretrain_nano: {folder} has {len(records)} records, not {arguments.samples}: correct --samples or --faces"
+        )
+    stages = [stage for stage, epochs in zip(STAGES, arguments.epochs, strict=True) if epochs]
+    read: dict[Kind, list[tuple[np.ndarray, ...]]] = {kind: [] for stage in stages for kind in stage.kinds}
+    read_one = partial(read_record, config, tuple(read), any(stage.found for stage in stages))
     jobs = ((number, records.read(number)) for number in range(len(records)))
-    read: dict[Kind, list[tuple[np.ndarray, ...]]] = {"image": [], "video": []}
-    with run_jobs(partial(read_record, config), jobs, count_workers(None)) as results:
+    with run_jobs(read_one, jobs, count_workers(None)) as results:
         for media in tqdm(results, "reading", len(records), disable=None):
             for kind, *face in media:
                 read[kind].append(tuple(face))
     for kind, each in read.items():
         if len(each) < BATCH:
             sys.exit(f"pretrain_nano: {folder} has {len(each)} {kind}s, fewer than a batch of {BATCH}: render more")
-    return {kind: Faces(*map(np.stack, zip(*read.pop(kind), strict=True))) for kind in STAGES[-1][0]}
+    return {kind: Faces(*map(np.stack, zip(*read.pop(kind), strict=True))) for kind in tuple(read)}
 
 
-def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]]:
-    """Kind, pixels, landmarks and facts of each medium of a record."""
+def read_record(config: Config, kinds: Collection[Kind], find: bool, job: tuple[int, Record]) -> list[tuple[Any, ...]]:
+    """Kind, pixels, landmarks, those that are found, and facts of each medium of these kinds in a record."""
     number, record = job
     rng = np.random.default_rng((RENDERED, number))
     towers = {"image": config.model.image_tower, "video": config.model.video_tower}
@@ -158,6 +178,8 @@ def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]
     if record.task and record.labels not in [truth.get(record.task) for truth in truths]:
         raise DataError(f"{record.name} is not what this release renders: choose another folder, or render anew")
     for file, labels in zip(record.media, truths, strict=True):
+        if file.kind not in kinds:
+            continue
         tower = towers[file.kind]
         assert tower
         _, frames, landmarks = load_medium(file, tower.num_frames)
@@ -169,8 +191,25 @@ def read_record(config: Config, job: tuple[int, Record]) -> list[tuple[Any, ...]
             shown.append((*forge(frames, points, file.kind, rng), encode({**known, "deepfake": "fake"})))
         for pictures, points, facts in shown:
             pixels = preprocess(pictures, file.kind, tower.image_size, config.media)
-            faces.append((file.kind, pixels.astype(np.float16), points, facts))
+            found = find_landmarks(pictures, points) if find else points
+            faces.append((file.kind, pixels.astype(np.float16), points, found, facts))
     return faces
+
+
+def find_landmarks(
+    frames: UInt8[np.ndarray, "T Y X 3"], landmarks: Float32[np.ndarray, "T K 2"]
+) -> Float32[np.ndarray, "T K 2"]:
+    """Landmarks as they are found, where some were known; where no face is found, those that were known."""
+    found = landmarks.copy()
+    for at, frame in enumerate(frames if landmarks.any() else ()):
+        if faces := make_finder().find(frame):
+            found[at] = faces[0].landmarks / LANDMARK_CROP
+    return found
+
+
+@cache
+def make_finder() -> FaceFinder:
+    return FaceFinder()
 
 
 def forge(
@@ -203,7 +242,7 @@ def encode(labels: Mapping[Task, Any]) -> Float32[np.ndarray, " facts"]:
 
 
 def pretrain(config: ModelConfig, faces: Mapping[Kind, Faces], arguments: Arguments) -> Params:
-    """The parameters of the whole model after both stages; its decoder's are as drawn.
+    """The parameters of the whole model after all stages; its decoder's are as drawn.
 
     After each epoch all that going on needs is written to OUT/state.npz.
     """
@@ -218,12 +257,17 @@ def pretrain(config: ModelConfig, faces: Mapping[Kind, Faces], arguments: Argume
     file = arguments.out / "state.npz"
     done, leaves = load_state(file, arguments)
     first = 0
-    for stage, (kinds, optim) in enumerate(STAGES):
-        end = first + arguments.epochs[stage]
+    shown: set[Kind] = set()
+    for number, stage in enumerate(STAGES):
+        kinds = stage.kinds
+        end = first + arguments.epochs[number]
+        if end == first:
+            continue
         steps = len(faces[kinds[0]].facts) // BATCH
-        optimizer = make_optimizer(optim, steps * len(kinds) * arguments.epochs[stage])
-        if "video" in kinds:
+        optimizer = make_optimizer(stage.optim, steps * len(kinds) * arguments.epochs[number])
+        if "video" in kinds and "video" not in shown:
             params = inflate_tower(params)
+        shown |= {*kinds}
         state = (params, optimizer.init(params))
         if first < done <= end:
             state = jax.tree.unflatten(jax.tree.structure(state), map(jnp.asarray, leaves))
@@ -233,7 +277,7 @@ def pretrain(config: ModelConfig, faces: Mapping[Kind, Faces], arguments: Argume
             losses = []
             for step in tqdm(range(steps), f"epoch {epoch + 1}/{sum(arguments.epochs)}", disable=None):
                 for kind in kinds:
-                    batch = vary(rng, Faces(*(array[order[kind][step]] for array in faces[kind])))
+                    batch = vary(rng, Faces(*(array[order[kind][step]] for array in faces[kind])), stage)
                     *state, loss = take_step(*state, decoder, batch, config, kind, optimizer)
                     losses.append(loss)
             save_state(file, arguments, epoch + 1, state)
@@ -269,21 +313,24 @@ def inflate_tower(params: Params) -> Params:
     return params | images
 
 
-def vary(rng: np.random.Generator, faces: Faces) -> Faces:
-    """Faces mirrored, moved, and without their landmarks, by chance."""
-    pixels, landmarks, facts = (array.copy() for array in faces)
+def vary(rng: np.random.Generator, faces: Faces, stage: Stage) -> Faces:
+    """Faces mirrored, moved, and with other landmarks or none, by chance."""
+    pixels, landmarks, found, facts = (array.copy() for array in faces)
     size = pixels.shape[2]
+    if stage.found:
+        chosen = rng.random(len(pixels)) < stage.found
+        landmarks[chosen] = found[chosen]
     mirrored = rng.random(len(pixels)) < 0.5
     pixels[mirrored] = pixels[mirrored, :, :, ::-1]
     landmarks[mirrored] = landmarks[mirrored][:, :, MIRRORED_POINTS] * [-1, 1] + [1, 0]
-    known = faces.landmarks.any(axis=(1, 2, 3)) & (rng.random(len(pixels)) >= HIDDEN)
+    known = faces.landmarks.any(axis=(1, 2, 3)) & (rng.random(len(pixels)) >= stage.hidden)
     offsets = rng.integers(-SHIFT, SHIFT + 1, (len(pixels), 2))
     padded = np.pad(pixels, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
     for at, (x, y) in enumerate(offsets):
         pixels[at] = padded[at, :, SHIFT - y :, SHIFT - x :][:, :size, :size]
     landmarks += offsets[:, None, None] / size
     landmarks[~known] = 0
-    return Faces(pixels, landmarks, facts)
+    return Faces(pixels, landmarks, found, facts)
 
 
 @partial(jax.jit, static_argnames=("config", "kind", "optimizer"))

@@ -74,6 +74,7 @@ def make_faces(count: int, frames: int) -> Any:
     return SCRIPT["Faces"](
         rng.standard_normal((count, frames, 96, 96, 3)).astype(np.float16),
         rng.random((count, frames, LANDMARK_POINTS, 2), np.float32),
+        rng.random((count, frames, LANDMARK_POINTS, 2), np.float32),
         np.stack([SCRIPT["encode"](label_sample(0, "test", number)[0]) for number in range(count)]),
     )
 
@@ -107,7 +108,9 @@ def test_pictures_and_landmarks_vary_together() -> None:
     landmarks[:, :, 36] = (40 / 96, 30 / 96)
     pixels = np.zeros_like(faces.pixels)
     pixels[:, :, 30, 40] = 1
-    varied = SCRIPT["vary"](np.random.default_rng(0), faces._replace(pixels=pixels, landmarks=landmarks))
+    varied = SCRIPT["vary"](
+        np.random.default_rng(0), faces._replace(pixels=pixels, landmarks=landmarks), SCRIPT["STAGES"][0]
+    )
     hidden = ~varied.landmarks.any(axis=(1, 2, 3))
     assert 2 < hidden.sum() < 20
     seen = set()
@@ -152,7 +155,7 @@ def test_pretraining_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytes
     pretrain: Callable[..., dict[str, jax.Array]] = SCRIPT["pretrain"]
     monkeypatch.setitem(pretrain.__globals__, "BATCH", 4)
     faces = {"image": make_faces(8, 1), "video": make_faces(4, 4)}
-    arguments = SCRIPT["Arguments"](out=tmp_path / "straight", epochs=(2, 2))
+    arguments = SCRIPT["Arguments"](out=tmp_path / "straight", epochs=(2, 2, 1))
     arguments.out.mkdir()
     straight = pretrain(nano().model, faces, arguments)
 
@@ -164,7 +167,7 @@ def test_pretraining_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytes
         save(*words)
         raise KeyboardInterrupt
 
-    for _ in range(3):  # within a stage, between the two, and within the other
+    for _ in range(4):  # within a stage, and between two
         monkeypatch.setitem(pretrain.__globals__, "save_state", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             pretrain(nano().model, faces, stopping)

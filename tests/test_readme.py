@@ -79,7 +79,7 @@ def test_training_the_small_model(tmp_path: Path) -> None:
         (tmp_path / folder).symlink_to(Path(__file__).parent.parent / folder)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     (commands,) = blocks("shell")
-    shorter = {"python": "--samples 250 --epochs 1 1", "facellava": "--steps 2"}
+    shorter = {"python": "--samples 250 --epochs 1 1 1", "facellava": "--steps 2"}
     for command in commands.splitlines():
         words = f"{command} {shorter[command.split()[0]]}"
         subprocess.run(["bash", "-euc", words], check=True, cwd=tmp_path, env=os.environ | {"PATH": path})

@@ -1,6 +1,6 @@
 """What the landmark branch is worth to a small model: the same training with and without it, over several seeds.
 
-python scripts/compare_landmarks.py OUT [--epochs 6 5] [--seeds 0 1]
+python scripts/compare_landmarks.py OUT [--epochs 6 4] [--seeds 0 1]
 
 Both sides go through scripts/pretrain_nano.py and configs/nano.py, shortened and on pictures alone, with the same seeds
 for parameters and order; all see the same rendered faces. The same command again goes on where it stopped.
@@ -30,8 +30,8 @@ class Arguments:
     out: tyro.conf.Positional[Path]
     """The folder for data, runs and results."""
     train_samples: int = 5000
-    """Rendered records to learn from, those with pictures."""
-    epochs: tuple[int, int] = (6, 5)
+    """Records to render; those with clips are left out."""
+    epochs: tuple[int, int] = (6, 4)
     """Of pretraining, and of training."""
     seeds: tuple[int, ...] = (0, 1)
     samples: int = 1000
@@ -67,15 +67,16 @@ def pretrain(folder: Path, side: str, seed: int, arguments: Arguments) -> None:
 
 
 def keep_pictures(folder: Path) -> Path:
-    """A folder with those records of another that show a picture."""
+    """A folder with those records of another that show pictures alone."""
     kept = folder.with_name(f"{folder.name}-pictures")
     if not (kept / RECORDS).exists():
         (kept / "images").unlink(missing_ok=True)  # of a call that was stopped
         kept.mkdir(exist_ok=True)
         (kept / "images").symlink_to((folder / "images").resolve())
-        records = [record for record in json.loads((folder / RECORDS).read_text()) if "video" not in record]
+        records = json.loads((folder / RECORDS).read_text())
         aside = kept / f".{RECORDS}.part"
-        aside.write_text(json.dumps([record for record in records if "image" in record]))
+        kept_records = [record for record in records if "image" in record and "video" not in record]
+        aside.write_text(json.dumps(kept_records))
         aside.replace(kept / RECORDS)
     return kept
 

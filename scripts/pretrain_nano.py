@@ -3,9 +3,9 @@
 python scripts/pretrain_nano.py OUT
 
 Face-LLaVA starts from towers that have learnt from many pictures; this is in their place. Linear heads read every label
-of a face from what the decoder will be shown of it, first in pictures, then in clips too, and are thrown away. The
-faces are rendered to OUT/faces; OUT/start is the checkpoint that configs/nano.py starts from. The same command again
-goes on after the last whole epoch.
+of a face from what the decoder will be shown of it, first in pictures, then in clips too, at last with landmarks as
+they are found, and are thrown away. The faces are rendered to OUT/faces; OUT/start is the checkpoint that
+configs/nano.py starts from. The same command again goes on after the last whole epoch.
 """
 
 import dataclasses
@@ -76,14 +76,14 @@ Params = dict[str, jax.Array]
 
 
 class Stage(NamedTuple):
-    """Some epochs: what is shown in turns, and how the landmarks are."""
+    """Some epochs: what is shown in turns, and with which landmarks."""
 
     kinds: tuple[Kind, ...]
     optim: OptimConfig
     hidden: float
     """The share of faces whose landmarks are hidden, so that the towers learn what landmarks tell as well."""
     found: float = 0.0
-    """The share of faces with landmarks as they are found in a picture, some pixels off those of the rendering."""
+    """Of the landmarks that are shown, the share that are as found in the picture, some pixels off the rendering's."""
 
 
 STAGES = (
@@ -102,7 +102,7 @@ class Arguments:
     samples: int = 20_000
     """Records to render."""
     epochs: tuple[int, int, int] = (14, 9, 3)
-    """Over the pictures, over the clips with as many pictures, and over these with landmarks that are found."""
+    """Over the pictures, over the clips with as many pictures, and over these with landmarks as they are found."""
     landmarks: bool = True
     """Without, the model has no landmark branch."""
     seed: int = 0
@@ -115,15 +115,17 @@ class Faces(NamedTuple):
     pixels: Float16[np.ndarray, "n T Y X 3"]
     landmarks: Float32[np.ndarray, "n T K 2"]
     found: Float32[np.ndarray, "n T K 2"]
-    """The landmarks as `facellava predict` would find them."""
+    """What `find_landmarks` gives; no others than the landmarks where no stage shows them."""
     facts: Float32[np.ndarray, "n facts"]
 
 
 def main(arguments: Arguments) -> None:
+    if min(arguments.epochs) < 0 or not any(arguments.epochs):
+        sys.exit("pretrain_nano: --epochs: use 0 or more, and at least one that is not 0")
     try:
         with hold_folder(arguments.out):
             run(arguments)
-    except (FaceLlavaError, OSError) as error:
+    except (FaceLlavaError, ImportError, OSError) as error:
         sys.exit(f"pretrain_nano: {error}")
 
 
@@ -156,7 +158,8 @@ def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind,
         )
     stages = [stage for stage, epochs in zip(STAGES, arguments.epochs, strict=True) if epochs]
     read: dict[Kind, list[tuple[np.ndarray, ...]]] = {kind: [] for stage in stages for kind in stage.kinds}
-    read_one = partial(read_record, config, tuple(read), any(stage.found for stage in stages))
+    find = arguments.landmarks and any(stage.found for stage in stages)
+    read_one = partial(read_record, config, tuple(read), find)
     jobs = ((number, records.read(number)) for number in range(len(records)))
     with run_jobs(read_one, jobs, count_workers(None)) as results:
         for media in tqdm(results, "reading", len(records), disable=None):
@@ -199,7 +202,7 @@ def read_record(config: Config, kinds: Collection[Kind], find: bool, job: tuple[
 def find_landmarks(
     frames: UInt8[np.ndarray, "T Y X 3"], landmarks: Float32[np.ndarray, "T K 2"]
 ) -> Float32[np.ndarray, "T K 2"]:
-    """Landmarks as they are found, where some were known; where no face is found, those that were known."""
+    """Landmarks of the largest face of each frame, where some were known; where no face is found, those."""
     found = landmarks.copy()
     for at, frame in enumerate(frames if landmarks.any() else ()):
         if faces := make_finder().find(frame):
@@ -257,17 +260,15 @@ def pretrain(config: ModelConfig, faces: Mapping[Kind, Faces], arguments: Argume
     file = arguments.out / "state.npz"
     done, leaves = load_state(file, arguments)
     first = 0
-    shown: set[Kind] = set()
-    for number, stage in enumerate(STAGES):
-        kinds = stage.kinds
-        end = first + arguments.epochs[number]
-        if end == first:
+    inflated = False
+    for stage, epochs in zip(STAGES, arguments.epochs, strict=True):
+        if not epochs:
             continue
+        kinds, end = stage.kinds, first + epochs
         steps = len(faces[kinds[0]].facts) // BATCH
-        optimizer = make_optimizer(stage.optim, steps * len(kinds) * arguments.epochs[number])
-        if "video" in kinds and "video" not in shown:
-            params = inflate_tower(params)
-        shown |= {*kinds}
+        optimizer = make_optimizer(stage.optim, steps * len(kinds) * epochs)
+        if "video" in kinds and not inflated:  # once: it would undo what the tower has learnt
+            params, inflated = inflate_tower(params), True
         state = (params, optimizer.init(params))
         if first < done <= end:
             state = jax.tree.unflatten(jax.tree.structure(state), map(jnp.asarray, leaves))
@@ -315,11 +316,11 @@ def inflate_tower(params: Params) -> Params:
 
 def vary(rng: np.random.Generator, faces: Faces, stage: Stage) -> Faces:
     """Faces mirrored, moved, and with other landmarks or none, by chance."""
-    pixels, landmarks, found, facts = (array.copy() for array in faces)
+    pixels, landmarks, _, facts = (array.copy() for array in faces)
     size = pixels.shape[2]
     if stage.found:
         chosen = rng.random(len(pixels)) < stage.found
-        landmarks[chosen] = found[chosen]
+        landmarks[chosen] = faces.found[chosen]
     mirrored = rng.random(len(pixels)) < 0.5
     pixels[mirrored] = pixels[mirrored, :, :, ::-1]
     landmarks[mirrored] = landmarks[mirrored][:, :, MIRRORED_POINTS] * [-1, 1] + [1, 0]
@@ -330,7 +331,7 @@ def vary(rng: np.random.Generator, faces: Faces, stage: Stage) -> Faces:
         pixels[at] = padded[at, :, SHIFT - y :, SHIFT - x :][:, :size, :size]
     landmarks += offsets[:, None, None] / size
     landmarks[~known] = 0
-    return Faces(pixels, landmarks, found, facts)
+    return Faces(pixels, landmarks, landmarks, facts)
 
 
 @partial(jax.jit, static_argnames=("config", "kind", "optimizer"))

@@ -5,6 +5,7 @@ import json
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 from facellava_jax import Predictor, Request
 from facellava_jax.checkpoint import read_config, read_manifest
 from facellava_jax.config import LANDMARK_POINTS, NANO, nano
+from facellava_jax.data.records import RecordList
 from facellava_jax.experiment import MeshConfig
 from facellava_jax.faces.landmarks import MIRRORED_POINTS
 from facellava_jax.media import LANDMARK_CROP
@@ -123,6 +125,90 @@ def test_pictures_and_landmarks_vary_together() -> None:
             # A mirror makes 96 - x of x, and pixel 95 - i of pixel i.
             np.testing.assert_allclose(points[MIRRORED_POINTS[36]] * 96, (x + 1, y), atol=1e-3)
     assert seen == {True, False}
+
+
+def test_a_stage_shows_landmarks_that_are_found() -> None:
+    faces = make_faces(64, 1)
+    known = np.full_like(faces.landmarks, 0.3)
+    faces = faces._replace(landmarks=known.copy(), found=known + np.float32(0.2))
+    for stage in SCRIPT["STAGES"]:
+        varied = SCRIPT["vary"](np.random.default_rng(0), faces, stage._replace(hidden=0.0))
+        off = varied.landmarks[:, 0, 0, 1] > 0.42  # by more than a frame is moved
+        assert 20 < off.sum() < 44 if stage.found else not off.any()
+    np.testing.assert_array_equal(faces.landmarks, known)
+
+
+def test_landmarks_are_found_where_some_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder:
+        def find(self, frame: np.ndarray) -> list[SimpleNamespace]:
+            return [SimpleNamespace(landmarks=np.full((LANDMARK_POINTS, 2), 64.0))] * 2 if frame.any() else []
+
+    find: Callable[..., np.ndarray] = SCRIPT["find_landmarks"]
+    monkeypatch.setitem(find.__globals__, "make_finder", Finder)
+    frames = np.stack([np.ones((256, 256, 3), np.uint8), np.zeros((256, 256, 3), np.uint8)])
+    known = np.full((2, LANDMARK_POINTS, 2), 0.5, np.float32)
+    found = find(frames, known)
+    assert (found[0] == 0.25).all() and (found[1] == 0.5).all() and (known == 0.5).all()
+    assert not find(frames, np.zeros_like(known)).any()
+
+
+def test_only_what_a_stage_shows_is_read(tmp_path: Path) -> None:
+    for _ in render_dataset(tmp_path / "faces", 8, 0, "train", 4, 1):
+        pass
+    records = RecordList(tmp_path / "faces" / "data.json")
+    for kinds, find in ((("image",), False), (("video", "image"), True)):
+        read = [face for at in range(8) for face in SCRIPT["read_record"](nano(), kinds, find, (at, records.read(at)))]
+        assert {kind for kind, *_ in read} == {*kinds}
+        for _, _, points, found, _ in read:
+            off = np.abs(found - points).max() * LANDMARK_CROP
+            assert (0.5 < off < 30) == (find and points.any())
+
+
+def test_a_pretraining_has_epochs(tmp_path: Path) -> None:
+    for epochs in ((0, 0, 0), (3, -1, 0)):
+        with pytest.raises(SystemExit, match="--epochs: use 0 or more"):
+            SCRIPT["main"](SCRIPT["Arguments"](out=tmp_path / "nano", epochs=epochs))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "shown", "inflated"),
+    [
+        ((1, 0, 0), ["image"] * 2, []),
+        ((1, 1, 1), [*["image"] * 2, *["video", "image"] * 2], [2]),
+        ((1, 0, 1), [*["image"] * 2, "video", "image"], [2]),
+        ((0, 1, 0), ["video", "image"], [0]),
+    ],
+)
+def test_the_video_tower_starts_once(
+    epochs: tuple[int, int, int],
+    shown: list[str],
+    inflated: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When clips are first shown; a stage of no epochs is passed over."""
+    pretrain: Callable[..., Any] = SCRIPT["pretrain"]
+    kinds: list[str] = []
+    starts: list[int] = []
+
+    def take_step(params: Any, opt_state: Any, *words: Any) -> tuple[Any, Any, float]:
+        kinds.append(words[3])
+        return params, opt_state, 0.0
+
+    def inflate_tower(params: Any) -> Any:
+        starts.append(len(kinds))
+        return params
+
+    def draw_params(*_: object) -> dict[str, jax.Array]:
+        return {"image_tower/kernel": jax.numpy.zeros(1)}
+
+    replaced = {"BATCH": 4, "take_step": take_step, "inflate_tower": inflate_tower, "draw_params": draw_params}
+    for name, value in replaced.items():
+        monkeypatch.setitem(pretrain.__globals__, name, value)
+    config = dataclasses.replace(nano().model, landmarks=None)
+    faces = {"image": make_faces(8, 1), "video": make_faces(4, 4)}
+    pretrain(config, faces, SCRIPT["Arguments"](out=tmp_path, epochs=epochs))
+    assert (kinds, starts) == (shown, inflated)
 
 
 def test_fitted_projectors_tell_faces_apart() -> None:

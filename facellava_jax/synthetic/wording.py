@@ -150,14 +150,15 @@ def answer_emotion(emotion: Emotion, units: Collection[int], rng: np.random.Gene
 
 
 def answer_units(units: Collection[int], rng: np.random.Generator) -> str:
-    """Mostly place by place, where a model need not keep count of what it has named."""
+    """Place by place in more than half of all answers, so that a model need not keep count of what it has named."""
     codes = {unit: f"AU{unit} ({NAMES[unit]})" for unit in sorted(units)}
     places = [
-        f"of the {place}: {_join([codes[unit] for unit in each if unit in codes] or ['none'])}"
-        for place, each in PLACES.items()
+        f"of the {place}: {_join([codes[unit] for unit in there if unit in codes] or ['none'])}"
+        for place, there in PLACES.items()
     ]
     by_place = [f"Action units {mark.join(places)}." for mark in ("; ", " / ")]
     if not units:
+        # As often place by place as where some are active, so that an answer's first words tell nothing yet.
         return choose(rng, (*NO_UNITS, *by_place, by_place[0]))
     style = rng.random()
     if style < 0.3:

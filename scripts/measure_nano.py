@@ -2,9 +2,9 @@
 
 python scripts/measure_nano.py OUT [--model CKPT]
 
-Held-out faces are rendered, and asked about with their landmarks; without landmarks; with grey in the place of the
-pictures; and with neither pictures nor landmarks. The same command again goes on where it stopped. OUT/report.png shows
-the first of the four reports.
+Held-out faces are rendered, and asked about with their landmarks; with landmarks that are found in the pictures, as
+`facellava predict` does; without landmarks; with grey in the place of the pictures; and with neither pictures nor
+landmarks. The same command again goes on where it stopped. OUT/report.png shows the first of the reports.
 """
 
 import json
@@ -18,14 +18,17 @@ from typing import Any
 import cv2
 import numpy as np
 import tyro
+from tqdm import tqdm
 
-from facellava_jax.config import NANO
+from facellava_jax.config import LANDMARK_POINTS, NANO
+from facellava_jax.faces import FaceFinder
 from facellava_jax.faces.encode import ClipWriter
-from facellava_jax.media import load_image
+from facellava_jax.media import load_image, load_video
 from facellava_jax.overlay import write_picture
 from facellava_jax.synthetic import RECORDS
 
 SIDE, FRAMES = 256, 8
+FOUND = "found"  # the folder of landmarks that are found
 ROWS = (("emotion", "attributes", "deepfake"), ("action-units", "age"))
 WIDTH = 1400  # pixels of the joined picture
 GREY = np.full((SIDE, SIDE, 3), 127, np.uint8)
@@ -51,16 +54,35 @@ def main(arguments: Arguments) -> None:
     if len(records) != arguments.samples:
         sys.exit(f"measure_nano: {whole} has {len(records)} faces, not {arguments.samples}: choose another folder")
     bare = [drop_landmarks(record) for record in records]
+    write_list(whole, out / "found", find_landmarks(whole, records))
     write_list(whole, out / "bare", bare)
     write_list(whole, out / "blank", [blank(record) for record in records])
     write_list(whole, out / "blind", [blank(record) for record in bare])
     results = []
-    for name in ("whole", "bare", "blank", "blind"):
+    for name in ("whole", "found", "bare", "blank", "blind"):
         results.append(out / f"results-{name}")
         words = ("--model", arguments.model, "--batch-size", arguments.batch_size)
         run("eval", "faceinstruct", "--data", out / name, "--out", results[-1], *words)
     run("report", *results)
     join_pictures(results[0], out / "report.png")
+
+
+def find_landmarks(whole: Path, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records with landmarks of the largest face in each frame, which are written beside the known ones."""
+    (whole / FOUND).mkdir(exist_ok=True)
+    finder, found = FaceFinder(), []
+    for record in tqdm(records, "landmarks", disable=None):
+        file = f"{FOUND}/{record['id']}.npy"
+        if not (whole / file).exists():
+            clip = "video" in record
+            medium = whole / record["video" if clip else "image"]
+            frames = load_video(medium, FRAMES).frames if clip else load_image(medium)[None]
+            faces = [finder.find(frame) for frame in frames]
+            # Zeros say that there are none.
+            points = [each[0].landmarks if each else np.zeros((LANDMARK_POINTS, 2)) for each in faces]
+            np.save(whole / file, np.stack(points) if clip else points[0])
+        found.append({**record, "landmarks_2d": file})
+    return found
 
 
 def drop_landmarks(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +100,7 @@ def write_list(whole: Path, folder: Path, records: list[dict[str, Any]]) -> None
         return
     aside = folder.with_name(f"{folder.name}.part")
     aside.mkdir(exist_ok=True)
-    for media in ("images", "videos"):
+    for media in ("images", "videos", FOUND):
         if not (aside / media).is_symlink():
             (aside / media).symlink_to((whole / media).resolve())
     write_picture(aside / "grey.png", GREY)

@@ -75,6 +75,11 @@ def test_the_manifest_describes_every_file_and_array(saved: Path) -> None:
     assert manifest["parameters"].keys() == layer_shapes(tiny()).keys()
 
 
+def test_no_file_says_where_it_was_written(saved: Path) -> None:
+    place = str(saved.parent).encode()
+    assert not [file for file in saved.rglob("*") if file.is_file() and place in file.read_bytes()]
+
+
 def test_orbax_reads_the_folder(saved: Path) -> None:
     import orbax.checkpoint as ocp
 

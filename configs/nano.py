@@ -14,7 +14,14 @@ from facellava_jax.experiment import DECODER, DataConfig, Experiment, OptimConfi
 config = Experiment(
     start=Path("nano/start"),
     trainable=DECODER,
-    data=DataConfig(sources=(Source(path=Path("nano/faces/data.json")),), batch_size=16, epochs=2),
+    data=DataConfig(
+        sources=(
+            Source(path=Path("nano/faces/data.json")),
+            Source(path=Path("nano/faces/found.json"), weight=0.5),  # landmarks as photographs have them
+        ),
+        batch_size=16,
+        epochs=2,
+    ),
     optim=OptimConfig(learning_rate=2e-3, b2=0.98, weight_decay=0.05),
     dtype="float32",
     remat=False,

@@ -20,15 +20,13 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from facellava_jax.config import LANDMARK_POINTS, NANO
-from facellava_jax.faces import FaceFinder
+from facellava_jax.config import NANO
 from facellava_jax.faces.encode import ClipWriter
-from facellava_jax.media import load_image, load_video
+from facellava_jax.media import load_image
 from facellava_jax.overlay import write_picture
-from facellava_jax.synthetic import RECORDS
+from facellava_jax.synthetic import FOUND, RECORDS, find_landmarks
 
 SIDE, FRAMES = 256, 8
-FOUND = "found"  # the folder of landmarks that are found
 ROWS = (("emotion", "attributes", "deepfake"), ("action-units", "age"))
 WIDTH = 1400  # pixels of the joined picture
 GREY = np.full((SIDE, SIDE, 3), 127, np.uint8)
@@ -54,7 +52,10 @@ def main(arguments: Arguments) -> None:
     if len(records) != arguments.samples:
         sys.exit(f"measure_nano: {whole} has {len(records)} faces, not {arguments.samples}: choose another folder")
     bare = [drop_landmarks(record) for record in records]
-    write_list(whole, out / "found", find_landmarks(whole, records))
+    if not (whole / FOUND).exists():
+        for _ in tqdm(find_landmarks(whole), "landmarks", arguments.samples, disable=None):
+            pass
+    write_list(whole, out / "found", json.loads((whole / FOUND).read_text()))
     write_list(whole, out / "bare", bare)
     write_list(whole, out / "blank", [blank(record) for record in records])
     write_list(whole, out / "blind", [blank(record) for record in bare])
@@ -65,24 +66,6 @@ def main(arguments: Arguments) -> None:
         run("eval", "faceinstruct", "--data", out / name, "--out", results[-1], *words)
     run("report", *results)
     join_pictures(results[0], out / "report.png")
-
-
-def find_landmarks(whole: Path, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records with landmarks of the largest face in each frame, which are written beside the known ones."""
-    (whole / FOUND).mkdir(exist_ok=True)
-    finder, found = FaceFinder(), []
-    for record in tqdm(records, "landmarks", disable=None):
-        file = f"{FOUND}/{record['id']}.npy"
-        if not (whole / file).exists():
-            clip = "video" in record
-            medium = whole / record["video" if clip else "image"]
-            frames = load_video(medium, FRAMES).frames if clip else load_image(medium)[None]
-            faces = [finder.find(frame) for frame in frames]
-            # Zeros say that there are none.
-            points = [each[0].landmarks if each else np.zeros((LANDMARK_POINTS, 2)) for each in faces]
-            np.save(whole / file, np.stack(points) if clip else points[0])
-        found.append({**record, "landmarks_2d": file})
-    return found
 
 
 def drop_landmarks(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +83,7 @@ def write_list(whole: Path, folder: Path, records: list[dict[str, Any]]) -> None
         return
     aside = folder.with_name(f"{folder.name}.part")
     aside.mkdir(exist_ok=True)
-    for media in ("images", "videos", FOUND):
+    for media in ("images", "videos", "found"):
         if not (aside / media).is_symlink():
             (aside / media).symlink_to((whole / media).resolve())
     write_picture(aside / "grey.png", GREY)

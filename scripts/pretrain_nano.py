@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from zipfile import BadZipFile
@@ -33,7 +33,6 @@ from facellava_jax.data.reading import load_medium
 from facellava_jax.data.records import DataError, Record, RecordList
 from facellava_jax.errors import FaceLlavaError
 from facellava_jax.experiment import MeshConfig, OptimConfig
-from facellava_jax.faces import FaceFinder
 from facellava_jax.faces.landmarks import MIRRORED_POINTS
 from facellava_jax.folders import hold_folder
 from facellava_jax.media import LANDMARK_CROP, Kind
@@ -44,7 +43,7 @@ from facellava_jax.program import say
 from facellava_jax.request import Task
 from facellava_jax.run import draw_params
 from facellava_jax.sharding import make_mesh
-from facellava_jax.synthetic import RECORDS, label_sample, render_dataset
+from facellava_jax.synthetic import FOUND, RECORDS, find_landmarks, label_sample, render_dataset
 from facellava_jax.synthetic.actions import NAMES, Emotion
 from facellava_jax.synthetic.forgery import draw_flaw, swap_face
 from facellava_jax.synthetic.wording import ATTRIBUTES
@@ -115,7 +114,7 @@ class Faces(NamedTuple):
     pixels: Float16[np.ndarray, "n T Y X 3"]
     landmarks: Float32[np.ndarray, "n T K 2"]
     found: Float32[np.ndarray, "n T K 2"]
-    """What `find_landmarks` gives; no others than the landmarks where no stage shows them."""
+    """The landmarks as they are found in the media; the landmarks again where no stage shows them."""
     facts: Float32[np.ndarray, "n facts"]
 
 
@@ -144,6 +143,9 @@ def run(arguments: Arguments) -> None:
         rendering = render_dataset(folder, arguments.samples, RENDERED, "train")
         for _ in tqdm(rendering, "faces", arguments.samples, disable=None):
             pass
+    if not (folder / FOUND).exists():
+        for _ in tqdm(find_landmarks(folder), "landmarks", arguments.samples, disable=None):
+            pass
     params = pretrain(config.model, read_faces(folder, config, arguments), arguments)
     write_start(start, config, params, describe(arguments))
     say(f"{start}: what configs/nano.py starts from")
@@ -159,8 +161,9 @@ def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind,
     stages = [stage for stage, epochs in zip(STAGES, arguments.epochs, strict=True) if epochs]
     read: dict[Kind, list[tuple[np.ndarray, ...]]] = {kind: [] for stage in stages for kind in stage.kinds}
     find = arguments.landmarks and any(stage.found for stage in stages)
-    read_one = partial(read_record, config, tuple(read), find)
-    jobs = ((number, records.read(number)) for number in range(len(records)))
+    again = RecordList(folder / (FOUND if find else RECORDS))
+    read_one = partial(read_record, config, tuple(read))
+    jobs = ((number, records.read(number), again.read(number)) for number in range(len(records)))
     with run_jobs(read_one, jobs, count_workers(None)) as results:
         for media in tqdm(results, "reading", len(records), disable=None):
             for kind, *face in media:
@@ -171,16 +174,19 @@ def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind,
     return {kind: Faces(*map(np.stack, zip(*read.pop(kind), strict=True))) for kind in tuple(read)}
 
 
-def read_record(config: Config, kinds: Collection[Kind], find: bool, job: tuple[int, Record]) -> list[tuple[Any, ...]]:
-    """Kind, pixels, landmarks, those that are found, and facts of each medium of these kinds in a record."""
-    number, record = job
+def read_record(config: Config, kinds: Collection[Kind], job: tuple[int, Record, Record]) -> list[tuple[Any, ...]]:
+    """Kind, pixels, landmarks, those that are found, and facts of each medium of these kinds in a record.
+
+    The job is its number, the record, and the record with landmarks that are found.
+    """
+    number, record, again = job
     rng = np.random.default_rng((RENDERED, number))
     towers = {"image": config.model.image_tower, "video": config.model.video_tower}
     faces = []
     truths = label_sample(RENDERED, "train", number)
     if record.task and record.labels not in [truth.get(record.task) for truth in truths]:
         raise DataError(f"{record.name} is not what this release renders: choose another folder, or render anew")
-    for file, labels in zip(record.media, truths, strict=True):
+    for file, other, labels in zip(record.media, again.media, truths, strict=True):
         if file.kind not in kinds:
             continue
         tower = towers[file.kind]
@@ -189,30 +195,16 @@ def read_record(config: Config, kinds: Collection[Kind], find: bool, job: tuple[
         # As faces of every kind are forged below, saying that the others are real gives nothing away.
         known = {"deepfake": "real", **labels}
         points = np.zeros((len(frames), LANDMARK_POINTS, 2), np.float32) if landmarks is None else landmarks
+        found = points if other == file else load_medium(other, tower.num_frames).landmarks
+        assert found is not None
+        off = found - points  # of the face, and of a forgery of it as well
         shown = [(frames, points, encode(known))]
         if known["deepfake"] == "real" and landmarks is not None and rng.random() < FORGED:
             shown.append((*forge(frames, points, file.kind, rng), encode({**known, "deepfake": "fake"})))
         for pictures, points, facts in shown:
             pixels = preprocess(pictures, file.kind, tower.image_size, config.media)
-            found = find_landmarks(pictures, points) if find else points
-            faces.append((file.kind, pixels.astype(np.float16), points, found, facts))
+            faces.append((file.kind, pixels.astype(np.float16), points, points + off, facts))
     return faces
-
-
-def find_landmarks(
-    frames: UInt8[np.ndarray, "T Y X 3"], landmarks: Float32[np.ndarray, "T K 2"]
-) -> Float32[np.ndarray, "T K 2"]:
-    """Landmarks of the largest face of each frame, where some were known; where no face is found, those."""
-    found = landmarks.copy()
-    for at, frame in enumerate(frames if landmarks.any() else ()):
-        if faces := make_finder().find(frame):
-            found[at] = faces[0].landmarks / LANDMARK_CROP
-    return found
-
-
-@cache
-def make_finder() -> FaceFinder:
-    return FaceFinder()
 
 
 def forge(

@@ -5,7 +5,6 @@ import json
 import runpy
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from facellava_jax.media import LANDMARK_CROP
 from facellava_jax.models.facellava import abstract_params
 from facellava_jax.run import draw_params
 from facellava_jax.sharding import make_mesh
-from facellava_jax.synthetic import label_sample, render_dataset, render_sample
+from facellava_jax.synthetic import FOUND, RECORDS, find_landmarks, label_sample, render_dataset, render_sample
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "pretrain_nano.py"))
@@ -139,26 +138,15 @@ def test_a_stage_shows_landmarks_that_are_found() -> None:
     np.testing.assert_array_equal(faces.landmarks, known)
 
 
-def test_landmarks_are_found_where_some_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Finder:
-        def find(self, frame: np.ndarray) -> list[SimpleNamespace]:
-            return [SimpleNamespace(landmarks=np.full((LANDMARK_POINTS, 2), 64.0))] * 2 if frame.any() else []
-
-    find: Callable[..., np.ndarray] = SCRIPT["find_landmarks"]
-    monkeypatch.setitem(find.__globals__, "make_finder", Finder)
-    frames = np.stack([np.ones((256, 256, 3), np.uint8), np.zeros((256, 256, 3), np.uint8)])
-    known = np.full((2, LANDMARK_POINTS, 2), 0.5, np.float32)
-    found = find(frames, known)
-    assert (found[0] == 0.25).all() and (found[1] == 0.5).all() and (known == 0.5).all()
-    assert not find(frames, np.zeros_like(known)).any()
-
-
 def test_only_what_a_stage_shows_is_read(tmp_path: Path) -> None:
-    for _ in render_dataset(tmp_path / "faces", 8, 0, "train", 4, 1):
+    for _ in render_dataset(tmp_path, 8, 0, "train", 4, 1):
         pass
-    records = RecordList(tmp_path / "faces" / "data.json")
+    for _ in find_landmarks(tmp_path, 1):
+        pass
+    lists = [RecordList(tmp_path / name) for name in (RECORDS, FOUND)]
     for kinds, find in ((("image",), False), (("video", "image"), True)):
-        read = [face for at in range(8) for face in SCRIPT["read_record"](nano(), kinds, find, (at, records.read(at)))]
+        jobs = [(at, lists[0].read(at), lists[find].read(at)) for at in range(8)]
+        read = [face for job in jobs for face in SCRIPT["read_record"](nano(), kinds, job)]
         assert {kind for kind, *_ in read} == {*kinds}
         for _, _, points, found, _ in read:
             off = np.abs(found - points).max() * LANDMARK_CROP

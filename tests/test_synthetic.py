@@ -38,7 +38,6 @@ from facellava_jax.synthetic.paint import Moment, Stage, cast, paint_face
 from facellava_jax.synthetic.person import Person, draw_person, number_person
 from facellava_jax.synthetic.sample import EMOTIONS, TASKS, check_request
 from facellava_jax.synthetic.scene import draw_light
-from facellava_jax.synthetic.wording import PLACES
 from facellava_jax.text import Medium, place_media, read_conversation
 from facellava_jax.workers import WorkerError
 
@@ -154,17 +153,6 @@ class TestLabels:
             assert all(NAMES[unit] == name for unit, name in found.items())
         assert {unit for _, label, _ in said for unit in label} == set(NAMES)
         assert any(not label for _, label, _ in said)
-
-    def test_action_units_are_said_to_be_where_they_are_seen(self) -> None:
-        assert sorted(unit for units in PLACES.values() for unit in units) == sorted(NAMES)
-        opening = "Action units of the "
-        placed = [(answer.rstrip("."), label) for answer, label, _ in say("action-units") if opening in answer]
-        assert 80 < len(placed) < 180  # of 240
-        for answer, label in placed:
-            said = dict(re.split(": ", part) for part in re.split("; of the | / of the ", answer.removeprefix(opening)))
-            units = {place: [int(number) for number in re.findall(r"AU(\d+)", text)] for place, text in said.items()}
-            assert units == {place: [unit for unit in there if unit in label] for place, there in PLACES.items()}
-            assert all((text == "none") == (not units[place]) for place, text in said.items())
 
     def test_every_attribute_is_said_to_be_there_or_not(self) -> None:
         said = say("attributes")

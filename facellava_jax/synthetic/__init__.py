@@ -6,10 +6,12 @@ the split and its number alone.
 
 from .dataset import RECORDS, describe, render_dataset
 from .film import Film
+from .found import FOUND, find_landmarks
 from .person import Split
 from .sample import Labels, Medium, Sample, SyntheticError, label_sample, render_sample
 
 __all__ = [
+    "FOUND",
     "RECORDS",
     "Film",
     "Labels",
@@ -18,6 +20,7 @@ __all__ = [
     "Split",
     "SyntheticError",
     "describe",
+    "find_landmarks",
     "label_sample",
     "render_dataset",
     "render_sample",

@@ -64,16 +64,6 @@ VERDICTS = (
 )
 NEUTRAL_VERDICTS = ("The expression is neutral.", "The emotion shown is neutral.", "So the face is neutral.")
 NO_UNITS = ("No facial action units are active: the face is at rest.", "The face shows no action units.")
-# Where each action unit is seen.
-PLACES: dict[str, tuple[int, ...]] = {
-    "brows": (1, 2, 4),
-    "eyes": (5, 7),
-    "cheeks": (6,),
-    "nose": (9,),
-    "lip corners": (12, 15, 20),
-    "lips": (23, 24, 25),
-    "chin": (17, 26),
-}
 FAULT_SIGNS: dict[Fault, tuple[str, ...]] = {
     "colour": (
         "the inner part of the face has another colour than the skin around it",
@@ -150,21 +140,11 @@ def answer_emotion(emotion: Emotion, units: Collection[int], rng: np.random.Gene
 
 
 def answer_units(units: Collection[int], rng: np.random.Generator) -> str:
-    """Place by place in more than half of all answers, so that a model need not keep count of what it has named."""
-    codes = {unit: f"AU{unit} ({NAMES[unit]})" for unit in sorted(units)}
-    places = [
-        f"of the {place}: {_join([codes[unit] for unit in there if unit in codes] or ['none'])}"
-        for place, there in PLACES.items()
-    ]
-    by_place = [f"Action units {mark.join(places)}." for mark in ("; ", " / ")]
     if not units:
-        # As often place by place as where some are active, so that an answer's first words tell nothing yet.
-        return choose(rng, (*NO_UNITS, *by_place, by_place[0]))
-    style = rng.random()
-    if style < 0.3:
+        return choose(rng, NO_UNITS)
+    codes = {unit: f"AU{unit} ({NAMES[unit]})" for unit in sorted(units)}
+    if rng.random() < 0.3:
         return " ".join(_sentence(f"{SIGNS[unit]}: {code}") for unit, code in codes.items())
-    if style < 0.85:
-        return choose(rng, by_place)
     opening = choose(rng, ("The active action units are {}.", "The face shows {}.", "These are active: {}."))
     return opening.format(_join(list(codes.values())))
 

@@ -143,12 +143,20 @@ def run(arguments: Arguments) -> None:
         rendering = render_dataset(folder, arguments.samples, RENDERED, "train")
         for _ in tqdm(rendering, "faces", arguments.samples, disable=None):
             pass
-    if not (folder / FOUND).exists():
+    if shows_found(arguments) and not (folder / FOUND).exists():
         for _ in tqdm(find_landmarks(folder), "landmarks", arguments.samples, disable=None):
             pass
     params = pretrain(config.model, read_faces(folder, config, arguments), arguments)
     write_start(start, config, params, describe(arguments))
     say(f"{start}: what configs/nano.py starts from")
+
+
+def shown_stages(arguments: Arguments) -> list[Stage]:
+    return [stage for stage, epochs in zip(STAGES, arguments.epochs, strict=True) if epochs]
+
+
+def shows_found(arguments: Arguments) -> bool:
+    return arguments.landmarks and any(stage.found for stage in shown_stages(arguments))
 
 
 def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind, Faces]:
@@ -158,10 +166,10 @@ def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind,
         sys.exit(
             f"pretrain_nano: {folder} has {len(records)} records, not {arguments.samples}: correct --samples or --faces"
         )
-    stages = [stage for stage, epochs in zip(STAGES, arguments.epochs, strict=True) if epochs]
-    read: dict[Kind, list[tuple[np.ndarray, ...]]] = {kind: [] for stage in stages for kind in stage.kinds}
-    find = arguments.landmarks and any(stage.found for stage in stages)
-    again = RecordList(folder / (FOUND if find else RECORDS))
+    read: dict[Kind, list[tuple[np.ndarray, ...]]] = {
+        kind: [] for stage in shown_stages(arguments) for kind in stage.kinds
+    }
+    again = RecordList(folder / (FOUND if shows_found(arguments) else RECORDS))
     read_one = partial(read_record, config, tuple(read))
     jobs = ((number, records.read(number), again.read(number)) for number in range(len(records)))
     with run_jobs(read_one, jobs, count_workers(None)) as results:

@@ -16,15 +16,19 @@ import pytest
 from conftest import Run
 
 from facellava_jax.config import LANDMARK_POINTS
-from facellava_jax.faces import FaceFinder
+from facellava_jax.faces import Face, FaceFinder
 from facellava_jax.folders import FolderError
 from facellava_jax.media import load_image, load_landmarks, load_video
 from facellava_jax.request import QUESTIONS
 from facellava_jax.synthetic import (
+    FOUND,
+    RECORDS,
     Film,
     Sample,
     SyntheticError,
     dataset,
+    find_landmarks,
+    found,
     label_sample,
     render_dataset,
     render_sample,
@@ -387,6 +391,36 @@ def test_the_face_finder_sees_the_faces_where_they_are_drawn(finder: FaceFinder)
             )
     assert len(distances) >= 15
     assert np.mean(distances) < 0.08
+
+
+def test_found_landmarks_stand_in_a_list_beside_the_known_ones(
+    rendered: Path, tmp_path: Path, finder: FaceFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder:
+        looks = 0
+
+        def find(self, frame: np.ndarray) -> list[Face]:
+            self.looks += 1
+            return finder.find(frame) if self.looks > 1 else []
+
+    seeing, folder = Finder(), shutil.copytree(rendered, tmp_path / "faces")
+    monkeypatch.setattr(found, "_make_finder", lambda: seeing)
+    records = json.loads((folder / RECORDS).read_text())
+    assert list(find_landmarks(folder, 1)) == [record["id"] for record in records]
+    again = json.loads((folder / FOUND).read_text())
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    for record, other in zip(records, again, strict=True):
+        lists = [as_list(each.pop("landmarks_2d", None)) for each in (record, other)]
+        assert record == other
+        pairs += [(np.load(folder / first), np.load(folder / second)) for first, second in zip(*lists, strict=True)]
+    assert len(pairs) == len(list((folder / "found").iterdir())) > 20
+    assert [known.shape for known, _ in pairs] == [seen.shape for _, seen in pairs]
+    moves = np.concatenate([(known - seen).reshape(-1, LANDMARK_POINTS, 2) for known, seen in pairs])
+    distances = np.linalg.norm(moves, axis=2).mean(axis=1)
+    assert distances[0] == 0  # where no face is found
+    assert (distances[1:] > 0).mean() > 0.9 and np.median(distances) < 8  # of 256 pixels
+    looks = seeing.looks
+    assert len(list(find_landmarks(folder, 1))) == len(records) and seeing.looks == looks == len(distances)
 
 
 def test_an_expression_unfolds_in_a_clip() -> None:

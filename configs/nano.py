@@ -17,7 +17,7 @@ config = Experiment(
     data=DataConfig(
         sources=(
             Source(path=Path("nano/faces/data.json")),
-            Source(path=Path("nano/faces/found.json"), weight=0.5),  # landmarks as photographs have them
+            Source(path=Path("nano/faces/found.json"), weight=0.5),  # half of the faces, with landmarks that are found
         ),
         batch_size=16,
         epochs=2,

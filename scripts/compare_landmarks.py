@@ -2,8 +2,9 @@
 
 python scripts/compare_landmarks.py OUT [--epochs 6 2] [--seeds 0 1]
 
-Both sides go through scripts/pretrain_nano.py and configs/nano.py, shortened and on pictures alone, with the same seeds
-for parameters and order; all see the same rendered faces. The same command again goes on where it stopped.
+Both sides go through scripts/pretrain_nano.py and configs/nano.py, shortened, on pictures alone, and with the landmarks
+of the rendering alone, with the same seeds for parameters and order; all see the same rendered faces. The same command
+again goes on where it stopped.
 """
 
 import json

@@ -4,8 +4,9 @@ python scripts/pretrain_nano.py OUT
 
 Face-LLaVA starts from towers that have learnt from many pictures; this is in their place. Linear heads read every label
 of a face from what the decoder will be shown of it, first in pictures, then in clips too, at last with landmarks as
-they are found, and are thrown away. The faces are rendered to OUT/faces; OUT/start is the checkpoint that
-configs/nano.py starts from. The same command again goes on after the last whole epoch.
+they are found, and are thrown away. OUT/faces, with data.json and found.json, and OUT/start, a checkpoint, are what
+configs/nano.py takes; without the last stage there is no found.json. The same command again goes on after the last
+whole epoch.
 """
 
 import dataclasses
@@ -114,7 +115,8 @@ class Faces(NamedTuple):
     pixels: Float16[np.ndarray, "n T Y X 3"]
     landmarks: Float32[np.ndarray, "n T K 2"]
     found: Float32[np.ndarray, "n T K 2"]
-    """The landmarks as they are found in the media; the landmarks again where no stage shows them."""
+    """Landmarks as they are found in the media, in a forgery moved as in the true face; the known ones again where no
+    stage shows others."""
     facts: Float32[np.ndarray, "n facts"]
 
 
@@ -143,6 +145,7 @@ def run(arguments: Arguments) -> None:
         rendering = render_dataset(folder, arguments.samples, RENDERED, "train")
         for _ in tqdm(rendering, "faces", arguments.samples, disable=None):
             pass
+    open_list(folder / RECORDS, arguments)
     if shows_found(arguments) and not (folder / FOUND).exists():
         for _ in tqdm(find_landmarks(folder), "landmarks", arguments.samples, disable=None):
             pass
@@ -159,17 +162,22 @@ def shows_found(arguments: Arguments) -> bool:
     return arguments.landmarks and any(stage.found for stage in shown_stages(arguments))
 
 
-def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind, Faces]:
-    """All that the stages show, and forgeries of it, as the towers see it: of 20,000 records some 8 GB."""
-    records = RecordList(folder / RECORDS)
+def open_list(file: Path, arguments: Arguments) -> RecordList:
+    records = RecordList(file)
     if len(records) != arguments.samples:
         sys.exit(
-            f"pretrain_nano: {folder} has {len(records)} records, not {arguments.samples}: correct --samples or --faces"
+            f"pretrain_nano: {file} has {len(records)} records, not {arguments.samples}: correct --samples or --faces"
         )
+    return records
+
+
+def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind, Faces]:
+    """All that the stages show, and forgeries of it, as the towers see it: of 20,000 records some 8 GB."""
+    records = open_list(folder / RECORDS, arguments)
     read: dict[Kind, list[tuple[np.ndarray, ...]]] = {
         kind: [] for stage in shown_stages(arguments) for kind in stage.kinds
     }
-    again = RecordList(folder / (FOUND if shows_found(arguments) else RECORDS))
+    again = open_list(folder / FOUND, arguments) if shows_found(arguments) else records
     read_one = partial(read_record, config, tuple(read))
     jobs = ((number, records.read(number), again.read(number)) for number in range(len(records)))
     with run_jobs(read_one, jobs, count_workers(None)) as results:
@@ -185,7 +193,7 @@ def read_faces(folder: Path, config: Config, arguments: Arguments) -> dict[Kind,
 def read_record(config: Config, kinds: Collection[Kind], job: tuple[int, Record, Record]) -> list[tuple[Any, ...]]:
     """Kind, pixels, landmarks, those that are found, and facts of each medium of these kinds in a record.
 
-    The job is its number, the record, and the record with landmarks that are found.
+    The job is its number, the record, and the record with landmarks that are found, or as it is.
     """
     number, record, again = job
     rng = np.random.default_rng((RENDERED, number))
@@ -194,6 +202,8 @@ def read_record(config: Config, kinds: Collection[Kind], job: tuple[int, Record,
     truths = label_sample(RENDERED, "train", number)
     if record.task and record.labels not in [truth.get(record.task) for truth in truths]:
         raise DataError(f"{record.name} is not what this release renders: choose another folder, or render anew")
+    if without_landmarks(again) != without_landmarks(record):
+        raise DataError(f"{record.name} is another in {FOUND}: remove that file, and it is made again")
     for file, other, labels in zip(record.media, again.media, truths, strict=True):
         if file.kind not in kinds:
             continue
@@ -205,7 +215,7 @@ def read_record(config: Config, kinds: Collection[Kind], job: tuple[int, Record,
         points = np.zeros((len(frames), LANDMARK_POINTS, 2), np.float32) if landmarks is None else landmarks
         found = points if other == file else load_medium(other, tower.num_frames).landmarks
         assert found is not None
-        off = found - points  # of the face, and of a forgery of it as well
+        off = found - points  # of a forgery, too: looking for its own would take as long again
         shown = [(frames, points, encode(known))]
         if known["deepfake"] == "real" and landmarks is not None and rng.random() < FORGED:
             shown.append((*forge(frames, points, file.kind, rng), encode({**known, "deepfake": "fake"})))
@@ -213,6 +223,10 @@ def read_record(config: Config, kinds: Collection[Kind], job: tuple[int, Record,
             pixels = preprocess(pictures, file.kind, tower.image_size, config.media)
             faces.append((file.kind, pixels.astype(np.float16), points, points + off, facts))
     return faces
+
+
+def without_landmarks(record: Record) -> Record:
+    return record._replace(media=tuple(file._replace(landmarks=None) for file in record.media))
 
 
 def forge(

@@ -14,7 +14,7 @@ import pytest
 from facellava_jax import Predictor, Request
 from facellava_jax.checkpoint import read_config, read_manifest
 from facellava_jax.config import LANDMARK_POINTS, NANO, nano
-from facellava_jax.data.records import RecordList
+from facellava_jax.data.records import DataError, RecordList
 from facellava_jax.experiment import MeshConfig
 from facellava_jax.faces.landmarks import MIRRORED_POINTS
 from facellava_jax.media import LANDMARK_CROP
@@ -141,7 +141,7 @@ def test_a_stage_shows_landmarks_that_are_found() -> None:
 def test_only_what_a_stage_shows_is_read(tmp_path: Path) -> None:
     for _ in render_dataset(tmp_path, 8, 0, "train", 4, 1):
         pass
-    for _ in find_landmarks(tmp_path, 1):
+    for _ in find_landmarks(tmp_path, 2):
         pass
     lists = [RecordList(tmp_path / name) for name in (RECORDS, FOUND)]
     for kinds, find in ((("image",), False), (("video", "image"), True)):
@@ -151,6 +151,20 @@ def test_only_what_a_stage_shows_is_read(tmp_path: Path) -> None:
         for _, _, points, found, _ in read:
             off = np.abs(found - points).max() * LANDMARK_CROP
             assert (0.5 < off < 30) == (find and points.any())
+
+    with pytest.raises(DataError, match=r"train_0_1 is another in found\.json: remove that file"):
+        SCRIPT["read_record"](nano(), ("image",), (1, lists[0].read(1), lists[1].read(2)))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "landmarks", "shown"),
+    [((1, 0, 0), True, False), ((1, 1, 0), True, False), ((0, 0, 1), True, True), ((1, 1, 1), False, False)],
+)
+def test_landmarks_are_found_for_a_stage_that_shows_them(
+    epochs: tuple[int, int, int], landmarks: bool, shown: bool
+) -> None:
+    arguments = SCRIPT["Arguments"](Path("out"), epochs=epochs, landmarks=landmarks)
+    assert SCRIPT["shows_found"](arguments) is shown
 
 
 def test_a_pretraining_has_epochs(tmp_path: Path) -> None:

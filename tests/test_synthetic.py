@@ -1,5 +1,6 @@
 """Rendered faces: what is said of them is drawn, the drawing follows the landmarks, and all of it the seed."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,14 +12,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from conftest import Run
 
 from facellava_jax.config import LANDMARK_POINTS
-from facellava_jax.faces import Face, FaceFinder
-from facellava_jax.folders import FolderError
-from facellava_jax.media import load_image, load_landmarks, load_video
+from facellava_jax.faces import Face, FaceError, FaceFinder
+from facellava_jax.folders import FolderError, hold_folder
+from facellava_jax.media import MediaError, load_image, load_landmarks, load_video
 from facellava_jax.request import QUESTIONS
 from facellava_jax.synthetic import (
     FOUND,
@@ -41,7 +43,7 @@ from facellava_jax.synthetic.geometry import MEAN_LANDMARKS, Pose, place_head
 from facellava_jax.synthetic.paint import Moment, Stage, cast, paint_face
 from facellava_jax.synthetic.person import Person, draw_person, number_person
 from facellava_jax.synthetic.sample import EMOTIONS, TASKS, check_request
-from facellava_jax.synthetic.scene import draw_light
+from facellava_jax.synthetic.scene import draw_light, encode_jpeg
 from facellava_jax.text import Medium, place_media, read_conversation
 from facellava_jax.workers import WorkerError
 
@@ -421,6 +423,32 @@ def test_found_landmarks_stand_in_a_list_beside_the_known_ones(
     assert (distances[1:] > 0).mean() > 0.9 and np.median(distances) < 8  # of 256 pixels
     looks = seeing.looks
     assert len(list(find_landmarks(folder, 1))) == len(records) and seeing.looks == looks == len(distances)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "error", "message"),
+    [
+        ("data.json", '[{"id"', FaceError, "data.json: not JSON"),
+        ("images/one.npy", "none", MediaError, "one.npy: no array of numbers"),
+        ("images/one.jpg", "none", MediaError, "one.jpg: not a picture that can be read"),
+        ("lock", None, FolderError, "is in use by"),
+    ],
+)
+def test_landmarks_cannot_be_found_in_what_is_damaged(
+    file: str, content: str | None, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    film = film_person(draw_person(2), {}, np.random.default_rng(0))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "one.jpg").write_bytes(encode_jpeg(cv2, film.frames[0], 95))
+    np.save(tmp_path / "images" / "one.npy", film.landmarks.reshape(-1))
+    record = {"id": "one", "image": "images/one.jpg", "landmarks_2d": "images/one.npy"}
+    (tmp_path / RECORDS).write_text(json.dumps([record]))
+    with hold_folder(tmp_path) if content is None else contextlib.nullcontext():
+        if content is not None:
+            (tmp_path / file).write_text(content)
+        with pytest.raises(error, match=message):
+            list(find_landmarks(tmp_path, 1))
+    assert not (tmp_path / FOUND).exists()
 
 
 def test_an_expression_unfolds_in_a_clip() -> None:

@@ -1,6 +1,6 @@
 """What the landmark branch is worth to a small model: the same training with and without it, over several seeds.
 
-python scripts/compare_landmarks.py OUT [--epochs 6 2] [--seeds 0 1]
+python scripts/compare_landmarks.py OUT [--epochs 6 4] [--seeds 0 1]
 
 Both sides go through scripts/pretrain_nano.py and configs/nano.py, shortened, on pictures alone, and with the landmarks
 of the rendering alone, with the same seeds for parameters and order; all see the same rendered faces. The same command
@@ -32,7 +32,7 @@ class Arguments:
     """The folder for data, runs and results."""
     train_samples: int = 5000
     """Records to render; those with clips are left out."""
-    epochs: tuple[int, int] = (6, 2)
+    epochs: tuple[int, int] = (6, 4)
     """Of pretraining, and of training."""
     seeds: tuple[int, ...] = (0, 1)
     samples: int = 1000
